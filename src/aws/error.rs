@@ -1,0 +1,185 @@
+//! AWS's failures in our words: one leaf error with code, message and request id.
+
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+use aws_smithy_runtime_api::client::result::SdkError;
+use aws_smithy_types::error::metadata::ProvideErrorMetadata;
+
+/// What a failed call tells about its effect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effect {
+    /// AWS answered and refused: nothing changed.
+    None,
+    /// AWS refused for now (throttling): nothing changed, the same call may succeed later.
+    NoneYet,
+    /// No answer, or a fault on AWS's side: the call may have taken effect.
+    Unknown,
+}
+
+/// A failed call. `Display` is complete: it has no source that would say more.
+#[derive(Debug, Clone)]
+pub struct AwsError {
+    /// AWS's error code (`AccessDenied`); `None` when AWS did not answer.
+    pub code: Option<String>,
+    /// AWS's words, or the transport's.
+    pub message: String,
+    /// What AWS support asks for.
+    pub request_id: Option<String>,
+    /// Whether the call may have changed something.
+    pub effect: Effect,
+}
+
+impl AwsError {
+    /// Whether AWS answered with one of these codes.
+    pub fn is(&self, codes: &[&str]) -> bool {
+        self.code
+            .as_deref()
+            .is_some_and(|code| codes.contains(&code))
+    }
+
+    /// Whether AWS answered with this code and words that contain `fragment`.
+    pub fn says(&self, code: &str, fragment: &str) -> bool {
+        self.is(&[code])
+            && self
+                .message
+                .to_lowercase()
+                .contains(&fragment.to_lowercase())
+    }
+
+    /// The AWS failure at the root of an error, if there is one.
+    pub fn of(error: &anyhow::Error) -> Option<&Self> {
+        error.chain().find_map(|cause| cause.downcast_ref())
+    }
+}
+
+impl std::fmt::Display for AwsError {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(&self.message)?;
+        match (&self.code, &self.request_id) {
+            (Some(code), Some(id)) => write!(formatter, " ({code}, request id {id})"),
+            (Some(code), None) => write!(formatter, " ({code})"),
+            (None, Some(id)) => write!(formatter, " (request id {id})"),
+            (None, None) => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for AwsError {}
+
+/// The codes with which services say "slower": the SDK's own list and API Gateway's.
+const THROTTLING: &[&str] = &[
+    "Throttling",
+    "ThrottlingException",
+    "ThrottledException",
+    "RequestThrottledException",
+    "TooManyRequestsException",
+    "ProvisionedThroughputExceededException",
+    "TransactionInProgressException",
+    "RequestLimitExceeded",
+    "BandwidthLimitExceeded",
+    "LimitExceededException",
+    "RequestThrottled",
+    "SlowDown",
+    "PriorRequestNotComplete",
+    "EC2ThrottledException",
+];
+
+/// Turns the SDK's nested errors into one leaf.
+pub trait Answer<T>: Sized {
+    /// # Errors
+    /// The call's failure as one [`AwsError`].
+    fn answer(self) -> Result<T, AwsError>;
+
+    /// The answer, or `None` when AWS says with one of `codes` that there is no such thing.
+    ///
+    /// # Errors
+    /// Any other failure.
+    fn if_found(self, codes: &[&str]) -> Result<Option<T>, AwsError> {
+        match self.answer() {
+            Ok(answer) => Ok(Some(answer)),
+            Err(error) if error.is(codes) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl<T, E> Answer<T> for Result<T, SdkError<E, HttpResponse>>
+where
+    E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
+{
+    fn answer(self) -> Result<T, AwsError> {
+        self.map_err(|error| leaf(&error))
+    }
+}
+
+fn leaf<E>(error: &SdkError<E, HttpResponse>) -> AwsError
+where
+    E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
+{
+    let status = error
+        .raw_response()
+        .map(|response| response.status().as_u16());
+    if let SdkError::ServiceError(context) = error {
+        let metadata = context.err().meta();
+        let code = metadata.code().map(ToOwned::to_owned);
+        let throttled = status == Some(429)
+            || code
+                .as_deref()
+                .is_some_and(|code| THROTTLING.contains(&code));
+        let effect = match status {
+            _ if throttled => Effect::NoneYet,
+            Some(status) if status < 500 => Effect::None,
+            _ => Effect::Unknown,
+        };
+        let request_id = metadata
+            .extra("aws_request_id")
+            .map(ToOwned::to_owned)
+            .or_else(|| {
+                ["x-amzn-requestid", "x-amz-request-id", "x-amzn-request-id"]
+                    .iter()
+                    .find_map(|name| context.raw().headers().get(*name))
+                    .map(ToOwned::to_owned)
+            });
+        let message = match metadata.message() {
+            Some(message) if !message.is_empty() => message.to_owned(),
+            _ => code.as_ref().map_or_else(
+                || {
+                    format!(
+                        "AWS answered with HTTP status {}",
+                        status.unwrap_or_default()
+                    )
+                },
+                |code| format!("AWS refused the call: {code}"),
+            ),
+        };
+        return AwsError {
+            code,
+            message,
+            request_id,
+            effect,
+        };
+    }
+    let effect = match error {
+        SdkError::ConstructionFailure(_) => Effect::None,
+        _ => Effect::Unknown,
+    };
+    AwsError {
+        code: None,
+        message: chain(error),
+        request_id: None,
+        effect,
+    }
+}
+
+/// All causes in one line, each once: the SDK's own errors repeat their sources in part.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut parts: Vec<String> = Vec::new();
+    let mut next = Some(error);
+    while let Some(cause) = next {
+        let text = cause.to_string();
+        if !parts.iter().any(|part| part.contains(&text)) {
+            parts.push(text);
+        }
+        next = cause.source();
+    }
+    parts.join(": ")
+}

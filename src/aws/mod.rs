@@ -1,0 +1,207 @@
+//! One door to AWS: the service clients, who we are there, and the run they work for.
+
+pub mod error;
+pub mod retry;
+pub mod wait;
+
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use aws_config::retry::RetryConfig;
+use aws_config::timeout::TimeoutConfig;
+use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_smithy_http_client::{Builder as HttpClientBuilder, tls};
+use tokio::sync::OnceCell;
+
+pub use error::{Answer, AwsError};
+pub use wait::{Probe, wait_until};
+
+use crate::run::Run;
+
+/// How long one call may take with all its retries: throttling is sat out this long
+/// (API Gateway allows, for instance, one `DeleteRestApi` in 30 seconds).
+const CALL_DEADLINE: Duration = Duration::from_secs(180);
+/// Only the deadline ends the retries of a call that may be sent again.
+const CALL_ATTEMPTS: u32 = 40;
+
+/// Who the credentials belong to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// Twelve digits.
+    pub account: String,
+    /// `aws`, `aws-cn`, `aws-us-gov`, …: the second part of every ARN.
+    pub partition: String,
+}
+
+impl Identity {
+    /// The domain under which the partition's services answer.
+    /// Source: the partitions of the SDKs' endpoint rules.
+    pub fn dns_suffix(&self) -> &'static str {
+        match self.partition.as_str() {
+            "aws-cn" => "amazonaws.com.cn",
+            "aws-iso" => "c2s.ic.gov",
+            "aws-iso-b" => "sc2s.sgov.gov",
+            _ => "amazonaws.com",
+        }
+    }
+}
+
+macro_rules! clients {
+    ($($name:ident: $krate:ident),* $(,)?) => {
+        #[derive(Default)]
+        struct Clients { $($name: OnceLock<$krate::Client>),* }
+
+        impl Aws {
+            $(
+                #[doc = concat!("The client of `", stringify!($krate), "`, made on first use.")]
+                pub fn $name(&self) -> &$krate::Client {
+                    self.clients.$name.get_or_init(|| $krate::Client::new(&self.config))
+                }
+            )*
+        }
+    };
+}
+
+clients! {
+    apigateway: aws_sdk_apigateway,
+    autoscaling: aws_sdk_autoscaling,
+    cloudformation: aws_sdk_cloudformation,
+    dynamodb: aws_sdk_dynamodb,
+    ec2: aws_sdk_ec2,
+    elb: aws_sdk_elasticloadbalancing,
+    elbv2: aws_sdk_elasticloadbalancingv2,
+    events: aws_sdk_eventbridge,
+    iam: aws_sdk_iam,
+    kms: aws_sdk_kms,
+    lambda: aws_sdk_lambda,
+    logs: aws_sdk_cloudwatchlogs,
+    route53: aws_sdk_route53,
+    sfn: aws_sdk_sfn,
+    sts: aws_sdk_sts,
+    tagging: aws_sdk_resourcegroupstagging,
+}
+
+/// The AWS of one region and one set of credentials, and the run that uses it.
+pub struct Aws {
+    config: SdkConfig,
+    clients: Clients,
+    identity: OnceCell<Identity>,
+    region: String,
+    /// Where steps are reported, whether they may change anything, and whether to go on at all.
+    pub run: Run,
+}
+
+impl Aws {
+    /// Reads the environment, the profile and the region. No call is made.
+    ///
+    /// # Errors
+    /// [`NoRegion`] when neither the argument nor the environment nor the profile names a region.
+    pub async fn connect(
+        region: Option<String>,
+        profile: Option<String>,
+        run: Run,
+    ) -> Result<Self> {
+        let http = HttpClientBuilder::new()
+            .tls_provider(tls::Provider::Rustls(
+                tls::rustls_provider::CryptoMode::Ring,
+            ))
+            .build_https();
+        let mut loader = aws_config::defaults(BehaviorVersion::latest())
+            .http_client(http)
+            .retry_config(
+                RetryConfig::standard()
+                    .with_max_attempts(CALL_ATTEMPTS)
+                    .with_initial_backoff(Duration::from_millis(400))
+                    .with_max_backoff(Duration::from_secs(15)),
+            )
+            .timeout_config(
+                TimeoutConfig::builder()
+                    .connect_timeout(Duration::from_secs(5))
+                    .operation_timeout(CALL_DEADLINE)
+                    .build(),
+            );
+        if let Some(region) = region {
+            loader = loader.region(Region::new(region));
+        }
+        if let Some(profile) = profile {
+            loader = loader.profile_name(profile);
+        }
+        let config = loader.load().await;
+        let region = config
+            .region()
+            .map(ToString::to_string)
+            .filter(|region| !region.is_empty())
+            .ok_or(NoRegion)?;
+        Ok(Self {
+            config,
+            clients: Clients::default(),
+            identity: OnceCell::new(),
+            region,
+            run,
+        })
+    }
+
+    /// The region every call goes to (IAM and Route 53 are global and ignore it).
+    pub fn region(&self) -> &str {
+        &self.region
+    }
+
+    /// Whether the calls go to another place than AWS itself (`AWS_ENDPOINT_URL`).
+    pub fn has_endpoint_override(&self) -> bool {
+        self.config.endpoint_url().is_some()
+    }
+
+    /// The caller's account and partition: asked once, however many need it.
+    ///
+    /// # Errors
+    /// Missing, expired or refused credentials; no way to reach AWS. Few attempts: this is the
+    /// first call of every command, and without network nobody wants to wait out the retries.
+    pub async fn identity(&self) -> Result<&Identity> {
+        self.identity
+            .get_or_try_init(|| async {
+                let few = aws_sdk_sts::config::Config::builder()
+                    .retry_config(RetryConfig::standard().with_max_attempts(4));
+                let caller = self
+                    .sts()
+                    .get_caller_identity()
+                    .customize()
+                    .config_override(few)
+                    .send()
+                    .await
+                    .answer()
+                    .context("asking AWS who the credentials belong to")?;
+                let account = caller.account().unwrap_or_default().to_owned();
+                let partition = caller
+                    .arn()
+                    .and_then(|arn| arn.split(':').nth(1))
+                    .unwrap_or("aws")
+                    .to_owned();
+                Ok(Identity { account, partition })
+            })
+            .await
+    }
+
+    /// `arn:<partition>:<service>:<region>:<account>:<resource>`.
+    ///
+    /// # Errors
+    /// As [`Aws::identity`].
+    pub async fn arn(&self, service: &str, resource: &str) -> Result<String> {
+        let Identity { account, partition } = self.identity().await?;
+        Ok(format!(
+            "arn:{partition}:{service}:{}:{account}:{resource}",
+            self.region
+        ))
+    }
+}
+
+/// No region is known: a usage error, found before any call.
+#[derive(Debug, thiserror::Error)]
+#[error("no AWS region: give --region, set AWS_REGION, or set a region in the profile")]
+pub struct NoRegion;
+
+/// A retry policy for calls that would make a second resource when sent twice: none.
+/// What follows a lost answer is a look, then another try: see [`crate::resource::ensure`].
+pub fn once() -> RetryConfig {
+    RetryConfig::disabled()
+}

@@ -1,0 +1,288 @@
+//! What AWS has of a cluster, all found at once, by names alone.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result};
+
+use secrecy::SecretString;
+
+use super::names::{Cluster, FunctionKind};
+use crate::aws::Aws;
+use crate::resource::{Resource, owned};
+use crate::resources::{
+    api_key, auto_scaling_group, event_rule, function, kms_key, launch_template, layer_version,
+    listener, load_balancer, log_group, rest_api, role, state_machine, table, target_group,
+    usage_plan,
+};
+
+/// Everything, each kind as its own type; several of one are duplicates, the one to keep first.
+#[derive(Default)]
+#[expect(missing_docs, reason = "the fields are the kinds")]
+pub struct Inventory {
+    pub kms_keys: Vec<kms_key::Observed>,
+    pub tables: Vec<table::Observed>,
+    pub roles: role::Roles,
+    pub log_groups: BTreeMap<FunctionKind, Vec<log_group::Observed>>,
+    pub layers: Vec<layer_version::Observed>,
+    pub functions: BTreeMap<FunctionKind, Vec<function::Observed>>,
+    pub rest_apis: Vec<rest_api::Observed>,
+    pub api_keys: Vec<api_key::Observed>,
+    pub usage_plans: Vec<usage_plan::Observed>,
+    pub launch_templates: Vec<launch_template::Observed>,
+    pub groups: Vec<auto_scaling_group::Observed>,
+    pub load_balancers: Vec<load_balancer::Observed>,
+    pub target_groups: Vec<target_group::Observed>,
+    pub listeners: Vec<listener::Observed>,
+    pub state_machines: Vec<state_machine::Observed>,
+    pub event_rules: Vec<event_rule::Observed>,
+}
+
+impl Inventory {
+    /// Finds everything.
+    ///
+    /// # Errors
+    /// The first failure: half an inventory would make a plan that is wrong.
+    pub async fn read(aws: &Aws, cluster: &Cluster) -> Result<Self> {
+        let (groups, rest) = tokio::try_join!(
+            find::<auto_scaling_group::AutoScalingGroup>(aws, cluster, cluster.backends()),
+            Self::read_but_groups(aws, cluster)
+        )?;
+        Ok(Self { groups, ..rest })
+    }
+
+    /// Finds everything but the Auto Scaling group, for who has read that already.
+    ///
+    /// # Errors
+    /// The first failure.
+    pub async fn read_but_groups(aws: &Aws, cluster: &Cluster) -> Result<Self> {
+        let storage = async {
+            tokio::try_join!(
+                find::<kms_key::KmsKey>(aws, cluster, cluster.kms_alias()),
+                find::<table::Table>(aws, cluster, cluster.base()),
+            )
+        };
+        let roles = async {
+            role::find_all(aws, cluster)
+                .await
+                .context("reading the IAM roles")
+        };
+        let code = async {
+            tokio::try_join!(
+                by_function(|kind| find::<log_group::LogGroup>(
+                    aws,
+                    cluster,
+                    cluster.log_group(kind)
+                )),
+                by_function(|kind| find::<function::Function>(
+                    aws,
+                    cluster,
+                    cluster.function(kind)
+                )),
+                find::<layer_version::LayerVersion>(aws, cluster, cluster.layer()),
+            )
+        };
+        let api = async {
+            tokio::try_join!(
+                find::<rest_api::RestApi>(aws, cluster, cluster.backends()),
+                find::<api_key::ApiKey>(aws, cluster, cluster.backends()),
+                find::<usage_plan::UsagePlan>(aws, cluster, cluster.backends()),
+            )
+        };
+        let network = async {
+            tokio::try_join!(
+                find::<launch_template::LaunchTemplate>(aws, cluster, cluster.launch_template()),
+                find::<target_group::TargetGroup>(aws, cluster, cluster.target_group()),
+                async {
+                    let found =
+                        find::<load_balancer::LoadBalancer>(aws, cluster, cluster.load_balancer())
+                            .await?;
+                    let listeners = found
+                        .iter()
+                        .map(|found| listener::Listener::find_on(aws, cluster, &found.arn));
+                    let listeners = futures::future::try_join_all(listeners)
+                        .await
+                        .context("reading the listeners")?;
+                    Ok((found, listeners.into_iter().flatten().collect()))
+                },
+            )
+        };
+        let schedule = async {
+            tokio::try_join!(
+                find::<state_machine::StateMachine>(aws, cluster, cluster.state_machine()),
+                find::<event_rule::EventRule>(aws, cluster, cluster.event_rule()),
+            )
+        };
+        // Boxed: the futures of sixty calls in one would be moved about as one very large value.
+        let (storage, roles, code, api, network, schedule) = tokio::try_join!(
+            Box::pin(storage),
+            Box::pin(roles),
+            Box::pin(code),
+            Box::pin(api),
+            Box::pin(network),
+            Box::pin(schedule)
+        )?;
+        let (kms_keys, tables) = storage;
+        let (log_groups, functions, layers) = code;
+        let (rest_apis, api_keys, usage_plans) = api;
+        let (launch_templates, target_groups, (load_balancers, listeners)) = network;
+        let (state_machines, event_rules) = schedule;
+        Ok(Self {
+            kms_keys,
+            tables,
+            roles,
+            log_groups,
+            layers,
+            functions,
+            rest_apis,
+            api_keys,
+            usage_plans,
+            launch_templates,
+            groups: Vec::new(),
+            load_balancers,
+            target_groups,
+            listeners,
+            state_machines,
+            event_rules,
+        })
+    }
+
+    /// That nothing of the cluster's names is somebody else's. Before the first change: an import that can not end
+    /// had better not begin.
+    ///
+    /// # Errors
+    /// The first that is, as [`NotOurs`](crate::resource::NotOurs).
+    pub fn check_owned(&self, cluster: &Cluster) -> Result<()> {
+        check::<kms_key::KmsKey>(cluster, &cluster.kms_alias(), &self.kms_keys)?;
+        check::<table::Table>(cluster, &cluster.base(), &self.tables)?;
+        for (kind, found) in &self.log_groups {
+            check::<log_group::LogGroup>(cluster, &cluster.log_group(*kind), found)?;
+        }
+        for (kind, found) in &self.functions {
+            check::<function::Function>(cluster, &cluster.function(*kind), found)?;
+        }
+        check::<rest_api::RestApi>(cluster, &cluster.backends(), &self.rest_apis)?;
+        check::<api_key::ApiKey>(cluster, &cluster.backends(), &self.api_keys)?;
+        check::<usage_plan::UsagePlan>(cluster, &cluster.backends(), &self.usage_plans)?;
+        check::<launch_template::LaunchTemplate>(
+            cluster,
+            &cluster.launch_template(),
+            &self.launch_templates,
+        )?;
+        check::<auto_scaling_group::AutoScalingGroup>(cluster, &cluster.backends(), &self.groups)?;
+        check::<load_balancer::LoadBalancer>(
+            cluster,
+            &cluster.load_balancer(),
+            &self.load_balancers,
+        )?;
+        check::<listener::Listener>(
+            cluster,
+            &listener::Listener::name_of(cluster),
+            &self.listeners,
+        )?;
+        check::<target_group::TargetGroup>(cluster, &cluster.target_group(), &self.target_groups)?;
+        check::<state_machine::StateMachine>(
+            cluster,
+            &cluster.state_machine(),
+            &self.state_machines,
+        )?;
+        check::<event_rule::EventRule>(cluster, &cluster.event_rule(), &self.event_rules)
+    }
+
+    /// Whether anything at all is this cluster's.
+    pub fn has_any_of(&self, cluster: &Cluster) -> bool {
+        has::<kms_key::KmsKey>(cluster, &self.kms_keys)
+            || has::<table::Table>(cluster, &self.tables)
+            || !self.roles.by_purpose.is_empty()
+            || !self.roles.unknown.is_empty()
+            || self
+                .log_groups
+                .values()
+                .flatten()
+                .any(log_group::Observed::is_tagged)
+            || !self.layers.is_empty()
+            || self
+                .functions
+                .values()
+                .any(|found| has::<function::Function>(cluster, found))
+            || has::<rest_api::RestApi>(cluster, &self.rest_apis)
+            || has::<api_key::ApiKey>(cluster, &self.api_keys)
+            || has::<usage_plan::UsagePlan>(cluster, &self.usage_plans)
+            || has::<launch_template::LaunchTemplate>(cluster, &self.launch_templates)
+            || has::<auto_scaling_group::AutoScalingGroup>(cluster, &self.groups)
+            || has::<load_balancer::LoadBalancer>(cluster, &self.load_balancers)
+            || has::<target_group::TargetGroup>(cluster, &self.target_groups)
+            || has::<state_machine::StateMachine>(cluster, &self.state_machines)
+            || has::<event_rule::EventRule>(cluster, &self.event_rules)
+    }
+
+    /// Ids of the group's members.
+    pub fn members(&self) -> impl Iterator<Item = String> + '_ {
+        self.groups
+            .iter()
+            .flat_map(auto_scaling_group::Observed::member_ids)
+    }
+
+    /// The sealing key of the functions there are: made once, then kept.
+    pub fn seal_key(&self) -> Option<SecretString> {
+        self.functions
+            .values()
+            .flatten()
+            .find_map(|function| function.environment.seal_key.clone())
+    }
+
+    /// ARNs of the roles that functions, state machine and rule refer to.
+    pub fn referenced_roles(&self) -> Vec<String> {
+        let functions = self
+            .functions
+            .values()
+            .flatten()
+            .map(|function| function.role_arn.clone());
+        let machines = self
+            .state_machines
+            .iter()
+            .map(|machine| machine.role_arn.clone());
+        functions
+            .chain(machines)
+            .chain(
+                self.event_rules
+                    .iter()
+                    .flat_map(event_rule::Observed::role_arns),
+            )
+            .collect()
+    }
+}
+
+fn check<R: Resource>(cluster: &Cluster, name: &str, found: &[R::Observed]) -> Result<()> {
+    found
+        .iter()
+        .try_for_each(|found| owned::<R>(cluster, name, found))
+}
+
+fn has<R: Resource>(cluster: &Cluster, found: &[R::Observed]) -> bool {
+    found
+        .iter()
+        .any(|found| owned::<R>(cluster, "", found).is_ok())
+}
+
+async fn find<R: Resource>(aws: &Aws, cluster: &Cluster, name: String) -> Result<Vec<R::Observed>> {
+    R::find(aws, cluster, &name)
+        .await
+        .with_context(|| format!("reading {} {name}", R::KIND))
+}
+
+/// The same for each of the five functions, at once; those that have none are left out.
+async fn by_function<T, F, Fut>(find: F) -> Result<BTreeMap<FunctionKind, Vec<T>>>
+where
+    F: Fn(FunctionKind) -> Fut,
+    Fut: Future<Output = Result<Vec<T>>>,
+{
+    let found = FunctionKind::ALL.map(|kind| {
+        let found = find(kind);
+        async move { anyhow::Ok((kind, found.await?)) }
+    });
+    let found = futures::future::try_join_all(found).await?;
+    Ok(found
+        .into_iter()
+        .filter(|(_, found)| !found.is_empty())
+        .collect())
+}

@@ -1,0 +1,22 @@
+//! What a managed cluster is, how one is made of a stack, and how it is taken down again.
+
+pub mod before;
+pub mod code;
+pub mod destroy;
+pub mod discovery;
+pub mod import;
+pub mod instance_types;
+pub mod inventory;
+pub mod names;
+pub mod network;
+pub mod policies;
+pub mod request;
+pub mod settings;
+pub mod spec;
+pub mod stack;
+mod steps;
+
+/// What was asked for can not be, whatever AWS says: exit code 2.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct UsageError(pub String);

@@ -1,0 +1,271 @@
+//! The VPC the backends live in: where the load balancer gets its second subnet, and whether
+//! the backends can reach the API.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result, bail};
+use aws_sdk_ec2::types::Filter;
+
+use super::UsageError;
+use crate::aws::{Answer, Aws};
+
+/// What import needs to know of a VPC.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Network {
+    /// The VPC's id.
+    pub vpc_id: String,
+    /// Zone by subnet id.
+    zones: BTreeMap<String, String>,
+    /// Route table by subnet id, where one is associated with the subnet itself.
+    route_tables: BTreeMap<String, String>,
+    /// The route table of all other subnets.
+    main_route_table: Option<String>,
+    /// The `execute-api` endpoint whose private DNS names hide the public API, if there is one.
+    api_endpoint: Option<String>,
+}
+
+/// Reads it: three calls at once.
+///
+/// # Errors
+/// AWS's failures.
+pub async fn read(aws: &Aws, vpc_id: &str) -> Result<Network> {
+    let of_vpc = || Filter::builder().name("vpc-id").values(vpc_id).build();
+    let subnets = async {
+        let mut pages = aws
+            .ec2()
+            .describe_subnets()
+            .filters(of_vpc())
+            .into_paginator()
+            .send();
+        let mut zones = BTreeMap::new();
+        while let Some(page) = pages.next().await {
+            for subnet in page
+                .answer()
+                .context("reading the VPC's subnets")?
+                .subnets()
+            {
+                zones.insert(owned(subnet.subnet_id()), owned(subnet.availability_zone()));
+            }
+        }
+        anyhow::Ok(zones)
+    };
+    let routes = async {
+        let mut pages = aws
+            .ec2()
+            .describe_route_tables()
+            .filters(of_vpc())
+            .into_paginator()
+            .send();
+        let (mut tables, mut main) = (BTreeMap::new(), None);
+        while let Some(page) = pages.next().await {
+            for table in page
+                .answer()
+                .context("reading the VPC's route tables")?
+                .route_tables()
+            {
+                for association in table.associations() {
+                    if association.main() == Some(true) {
+                        main = Some(owned(table.route_table_id()));
+                    }
+                    if let Some(subnet) = association.subnet_id() {
+                        tables.insert(subnet.to_owned(), owned(table.route_table_id()));
+                    }
+                }
+            }
+        }
+        anyhow::Ok((tables, main))
+    };
+    let endpoints = async {
+        let mut pages = aws
+            .ec2()
+            .describe_vpc_endpoints()
+            .filters(of_vpc())
+            .into_paginator()
+            .send();
+        let mut found = None;
+        while let Some(page) = pages.next().await {
+            for endpoint in page
+                .answer()
+                .context("reading the VPC's endpoints")?
+                .vpc_endpoints()
+            {
+                let is_api = endpoint
+                    .service_name()
+                    .is_some_and(|name| name.ends_with(".execute-api"));
+                let is_up = endpoint
+                    .state()
+                    .is_none_or(|state| state.as_str().eq_ignore_ascii_case("available"));
+                if is_api && is_up && endpoint.private_dns_enabled() == Some(true) {
+                    found = endpoint.vpc_endpoint_id().map(ToOwned::to_owned);
+                }
+            }
+        }
+        anyhow::Ok(found)
+    };
+    let (zones, (route_tables, main_route_table), api_endpoint) =
+        tokio::try_join!(subnets, routes, endpoints)?;
+    Ok(Network {
+        vpc_id: vpc_id.to_owned(),
+        zones,
+        route_tables,
+        main_route_table,
+        api_endpoint,
+    })
+}
+
+impl Network {
+    /// The zone of a subnet of this VPC.
+    pub fn zone(&self, subnet: &str) -> Option<&str> {
+        self.zones.get(subnet).map(String::as_str)
+    }
+
+    /// The load balancer's second subnet: the one given, if it is in another zone of this VPC; else, of those
+    /// in another zone that share the first one's route table, the one with the smallest id.
+    ///
+    /// # Errors
+    /// The given one does not fit; none does. The error names the flag.
+    pub fn second_subnet(&self, first: &str, given: Option<&str>) -> Result<String> {
+        let zone = self.zone(first);
+        if let Some(given) = given {
+            return match self.zone(given) {
+                None => Err(UsageError(format!(
+                    "--additional-alb-subnet {given} is no subnet of the backends' VPC {}",
+                    self.vpc_id
+                ))
+                .into()),
+                other if other == zone => Err(UsageError(format!(
+                    "--additional-alb-subnet {given} is in {}, as the backends' subnet {first}: \
+                     a load balancer needs two zones",
+                    zone.unwrap_or_default()
+                ))
+                .into()),
+                Some(_) => Ok(given.to_owned()),
+            };
+        }
+        let second = self.zones.iter().find(|(subnet, other)| {
+            Some(other.as_str()) != zone && self.route_table(subnet) == self.route_table(first)
+        });
+        match second {
+            Some((subnet, _)) => Ok(subnet.clone()),
+            None => bail!(
+                "the load balancer needs a second subnet in another zone than {}, and VPC {} has none with the \
+                 route table of {first}: name one with --additional-alb-subnet",
+                zone.unwrap_or("the first"),
+                self.vpc_id
+            ),
+        }
+    }
+
+    /// Whether new backends will reach the API: a public one is hidden by an endpoint with private DNS,
+    /// and a private one needs such an endpoint.
+    ///
+    /// # Errors
+    /// They will not. The error names the flag.
+    pub fn check_api(&self, private: bool) -> Result<()> {
+        match (&self.api_endpoint, private) {
+            (Some(endpoint), false) => bail!(
+                "VPC {} has the execute-api endpoint {endpoint} with private DNS names, \
+                 through which its instances can not reach a public API: import with --private-subnet",
+                self.vpc_id
+            ),
+            (None, true) => bail!(
+                "--private-subnet makes a private API, and VPC {} has no execute-api endpoint with private DNS names \
+                 through which its instances could reach it: make one, or import without --private-subnet",
+                self.vpc_id
+            ),
+            _ => Ok(()),
+        }
+    }
+
+    fn route_table(&self, subnet: &str) -> Option<&String> {
+        self.route_tables
+            .get(subnet)
+            .or(self.main_route_table.as_ref())
+    }
+}
+
+fn owned(text: Option<&str>) -> String {
+    text.unwrap_or_default().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn network() -> Network {
+        let pairs = |pairs: &[(&str, &str)]| {
+            pairs
+                .iter()
+                .map(|(a, b)| ((*a).into(), (*b).into()))
+                .collect()
+        };
+        Network {
+            vpc_id: "vpc-1".into(),
+            zones: pairs(&[
+                ("subnet-1", "a"),
+                ("subnet-2", "a"),
+                ("subnet-3", "b"),
+                ("subnet-4", "b"),
+                ("subnet-5", "c"),
+            ]),
+            route_tables: pairs(&[("subnet-3", "rtb-other")]),
+            main_route_table: Some("rtb-main".into()),
+            api_endpoint: None,
+        }
+    }
+
+    #[test]
+    fn picks_the_smallest_in_another_zone_behind_the_same_routes() {
+        assert_eq!(
+            network().second_subnet("subnet-1", None).unwrap(),
+            "subnet-4"
+        );
+        // The only one of its own route table.
+        let error = network()
+            .second_subnet("subnet-3", None)
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("--additional-alb-subnet"), "{error}");
+    }
+
+    #[test]
+    fn takes_the_given_one_only_if_it_fits() {
+        assert_eq!(
+            network()
+                .second_subnet("subnet-1", Some("subnet-5"))
+                .unwrap(),
+            "subnet-5"
+        );
+        for wrong in ["subnet-2", "subnet-9"] {
+            assert!(
+                network()
+                    .second_subnet("subnet-1", Some(wrong))
+                    .unwrap_err()
+                    .is::<UsageError>(),
+                "{wrong}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_endpoint_and_the_flag_belong_together() {
+        let with = Network {
+            api_endpoint: Some("vpce-1".into()),
+            ..network()
+        };
+        assert!(with.check_api(true).is_ok() && network().check_api(false).is_ok());
+        assert!(
+            with.check_api(false)
+                .unwrap_err()
+                .to_string()
+                .contains("--private-subnet")
+        );
+        assert!(
+            network()
+                .check_api(true)
+                .unwrap_err()
+                .to_string()
+                .contains("--private-subnet")
+        );
+    }
+}

@@ -1,0 +1,375 @@
+//! The usage plan, which ties the API key to the API's stage.
+
+use anyhow::{Context, Result};
+use aws_sdk_apigateway::config::Config;
+use aws_sdk_apigateway::types::{
+    ApiStage, Op, PatchOperation, UsagePlan as Plan, UsagePlanKey as PlanKey,
+};
+
+use super::rest_api::{GONE, PAGE, STAGE, ours_else_all, tag};
+use crate::aws::{Answer, Aws, once};
+use crate::cluster::names::{CLUSTER_TAG, Cluster};
+use crate::resource::{Diff, Known, Resource, Tags, touches};
+use crate::run::{Change, Kind};
+
+/// `wekactl-C-Backends`.
+#[derive(Debug, Clone)]
+pub struct UsagePlan {
+    /// Its name.
+    pub name: String,
+    /// The API whose stage it opens.
+    pub api_id: Known<String>,
+    /// The key it opens the stage to.
+    pub key_id: Known<String>,
+    /// Its tags.
+    pub tags: Tags,
+}
+
+/// A usage plan in AWS.
+#[derive(Debug, Clone)]
+pub struct Observed {
+    /// Its id.
+    pub id: String,
+    /// `<api id>:<stage>` each.
+    stages: Vec<String>,
+    key_ids: Vec<String>,
+    tags: Tags,
+    /// The Go tool gave its plans no tags: such a one is known by the key in it, which has them.
+    has_our_key: bool,
+}
+
+impl UsagePlan {
+    fn stage(&self) -> Known<String> {
+        self.api_id.map(|id| format!("{id}:{STAGE}"))
+    }
+
+    async fn add_key(&self, aws: &Aws, plan_id: &str) -> Result<()> {
+        let key_id = self.key_id.get()?;
+        let added = aws
+            .apigateway()
+            .create_usage_plan_key()
+            .usage_plan_id(plan_id)
+            .key_id(key_id)
+            .key_type("API_KEY")
+            .send()
+            .await
+            .answer();
+        let Err(error) = added else { return Ok(()) };
+        // Sent again after a lost answer, it is refused for what the first one did; but not only for that.
+        if error.is(&["ConflictException"])
+            && aws
+                .apigateway()
+                .get_usage_plan_key()
+                .usage_plan_id(plan_id)
+                .key_id(key_id)
+                .send()
+                .await
+                .if_found(GONE)?
+                .is_some()
+        {
+            return Ok(());
+        }
+        Err(error).context("adding the API key to it")
+    }
+}
+
+impl Resource for UsagePlan {
+    const KIND: Kind = Kind::UsagePlan;
+    type Observed = Observed;
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    async fn find(aws: &Aws, cluster: &Cluster, name: &str) -> Result<Vec<Observed>> {
+        let plans = aws
+            .apigateway()
+            .get_usage_plans()
+            .limit(PAGE)
+            .into_paginator()
+            .items()
+            .send()
+            .try_collect()
+            .await
+            .answer()?;
+        let named = plans.into_iter().filter(|plan| plan.name() == Some(name));
+        let ours = ours_else_all(cluster, named, Plan::tags);
+        let mut found = futures::future::try_join_all(
+            ours.iter().map(|plan| observe(aws, cluster, name, plan)),
+        )
+        .await?;
+        // Plans do not tell their age; the one in use is the one that has everything.
+        found.sort_by_key(|plan| {
+            (
+                plan.key_ids.is_empty(),
+                plan.stages.is_empty(),
+                plan.id.clone(),
+            )
+        });
+        Ok(found)
+    }
+
+    fn tags(found: &Observed) -> Option<&Tags> {
+        (!found.has_our_key).then_some(&found.tags)
+    }
+
+    fn changes(&self, found: &Observed) -> Vec<Change> {
+        // What others have added stays.
+        let with = |list: &[String], item: &String| {
+            let mut list = list.to_vec();
+            if !list.contains(item) {
+                list.push(item.clone());
+            }
+            list
+        };
+        let stages = self.stage().map(|stage| with(&found.stages, stage));
+        let keys = self.key_id.map(|key| with(&found.key_ids, key));
+        Diff::new()
+            .known("apiStages", &found.stages, &stages)
+            .known("keys", &found.key_ids, &keys)
+            .tags(&found.tags, &self.tags)
+            .done()
+    }
+
+    async fn create(&self, aws: &Aws) -> Result<Observed> {
+        let once = Config::builder().retry_config(once());
+        let made = aws
+            .apigateway()
+            .create_usage_plan()
+            .name(&self.name)
+            .api_stages(
+                ApiStage::builder()
+                    .api_id(self.api_id.get()?)
+                    .stage(STAGE)
+                    .build(),
+            )
+            .set_tags(Some(self.tags.clone().into_iter().collect()))
+            .customize()
+            .config_override(once)
+            .send()
+            .await
+            .answer()?;
+        let id = made.id.unwrap_or_default();
+        self.add_key(aws, &id).await?;
+        Ok(Observed {
+            id,
+            stages: vec![self.stage().get()?.clone()],
+            key_ids: vec![self.key_id.get()?.clone()],
+            tags: self.tags.clone(),
+            has_our_key: false,
+        })
+    }
+
+    async fn update(&self, aws: &Aws, mut found: Observed, changes: &[Change]) -> Result<Observed> {
+        if touches(changes, "apiStages") {
+            let stage = self.stage().get()?.clone();
+            // An API that was made again leaves the stage of the one before it behind.
+            let gone = gone(aws, &found.stages).await?;
+            let patches = gone
+                .iter()
+                .map(|stage| patch(Op::Remove, stage))
+                .chain([patch(Op::Add, &stage)])
+                .collect();
+            aws.apigateway()
+                .update_usage_plan()
+                .usage_plan_id(&found.id)
+                .set_patch_operations(Some(patches))
+                .send()
+                .await
+                .answer()?;
+            found.stages.retain(|stage| !gone.contains(stage));
+            found.stages.push(stage);
+        }
+        if touches(changes, "keys") {
+            self.add_key(aws, &found.id).await?;
+            found.key_ids.push(self.key_id.get()?.clone());
+        }
+        tag(aws, &format!("/usageplans/{}", found.id), &self.tags).await?;
+        found.tags.extend(self.tags.clone());
+        Ok(found)
+    }
+
+    /// AWS deletes no plan that has a stage, so the stages are taken out of it first, with one call (one in
+    /// twenty seconds is allowed). Destroy removes the plan before, or at once with, its API and its key:
+    /// a stage that went with its API is refused there, and then it is the deletion that decides.
+    async fn delete(aws: &Aws, found: Observed) -> Result<()> {
+        if !found.stages.is_empty() {
+            let patches = found
+                .stages
+                .iter()
+                .map(|stage| patch(Op::Remove, stage))
+                .collect();
+            aws.apigateway()
+                .update_usage_plan()
+                .usage_plan_id(&found.id)
+                .set_patch_operations(Some(patches))
+                .send()
+                .await
+                .if_found(&["NotFoundException", "BadRequestException"])?;
+        }
+        aws.apigateway()
+            .delete_usage_plan()
+            .usage_plan_id(&found.id)
+            .send()
+            .await
+            .if_found(GONE)?;
+        Ok(())
+    }
+}
+
+fn patch(op: Op, stage: &str) -> PatchOperation {
+    PatchOperation::builder()
+        .op(op)
+        .path("/apiStages")
+        .value(stage)
+        .build()
+}
+
+async fn observe(aws: &Aws, cluster: &Cluster, name: &str, plan: &Plan) -> Result<Observed> {
+    let id = plan.id().unwrap_or_default();
+    let keys = aws
+        .apigateway()
+        .get_usage_plan_keys()
+        .usage_plan_id(id)
+        .limit(PAGE)
+        .into_paginator()
+        .items()
+        .send()
+        .try_collect()
+        .await
+        .if_found(GONE)?
+        .unwrap_or_default();
+    let tags: Tags = plan
+        .tags()
+        .cloned()
+        .unwrap_or_default()
+        .into_iter()
+        .collect();
+    let has_our_key =
+        !tags.contains_key(CLUSTER_TAG) && has_key_of(aws, cluster, name, &keys).await?;
+    Ok(Observed {
+        id: id.to_owned(),
+        stages: plan
+            .api_stages()
+            .iter()
+            .map(|stage| {
+                format!(
+                    "{}:{}",
+                    stage.api_id().unwrap_or_default(),
+                    stage.stage().unwrap_or_default()
+                )
+            })
+            .collect(),
+        key_ids: keys.into_iter().filter_map(|key| key.id).collect(),
+        tags,
+        has_our_key,
+    })
+}
+
+/// Whether a key of our name in the plan has the cluster's tag.
+async fn has_key_of(aws: &Aws, cluster: &Cluster, name: &str, keys: &[PlanKey]) -> Result<bool> {
+    let named = keys
+        .iter()
+        .filter(|key| key.name() == Some(name))
+        .filter_map(PlanKey::id);
+    let owners = futures::future::try_join_all(named.map(|id| async move {
+        let key = aws.apigateway().get_api_key().api_key(id).send().await;
+        anyhow::Ok(
+            key.if_found(GONE)?
+                .and_then(|key| key.tags.and_then(|mut tags| tags.remove(CLUSTER_TAG))),
+        )
+    }))
+    .await?;
+    Ok(owners.contains(&Some(cluster.name.clone())))
+}
+
+/// Those of the stages whose API is gone.
+async fn gone(aws: &Aws, stages: &[String]) -> Result<Vec<String>> {
+    let looks = futures::future::try_join_all(stages.iter().map(|stage| async move {
+        let api = stage.split(':').next().unwrap_or_default();
+        let found = aws
+            .apigateway()
+            .get_rest_api()
+            .rest_api_id(api)
+            .send()
+            .await;
+        anyhow::Ok(found.if_found(GONE)?.is_none().then(|| stage.clone()))
+    }))
+    .await?;
+    Ok(looks.into_iter().flatten().collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wanted() -> UsagePlan {
+        UsagePlan {
+            name: "wekactl-prod-Backends".into(),
+            api_id: Known::Value("a1".into()),
+            key_id: Known::Value("k1".into()),
+            tags: Tags::from([("wekactl.io/cluster_name".into(), "prod".into())]),
+        }
+    }
+
+    fn made() -> Observed {
+        Observed {
+            id: "p1".into(),
+            stages: vec!["a1:default".into()],
+            key_ids: vec!["k1".into()],
+            tags: wanted().tags,
+            has_our_key: false,
+        }
+    }
+
+    fn changed(plan: &UsagePlan, found: &Observed) -> Vec<String> {
+        plan.changes(found)
+            .into_iter()
+            .map(|change| change.field)
+            .collect()
+    }
+
+    #[test]
+    fn every_drift_is_seen() {
+        assert_eq!(changed(&wanted(), &made()), Vec::<String>::new());
+        let drifted = Observed {
+            stages: vec!["a0:default".into()],
+            key_ids: Vec::new(),
+            tags: Tags::new(),
+            ..made()
+        };
+        assert_eq!(
+            changed(&wanted(), &drifted),
+            ["apiStages", "keys", "tags.wekactl.io/cluster_name"]
+        );
+    }
+
+    #[test]
+    fn what_others_added_is_no_difference_and_what_is_not_known_is() {
+        let found = Observed {
+            stages: vec!["b1:live".into(), "a1:default".into()],
+            key_ids: vec!["k0".into(), "k1".into()],
+            ..made()
+        };
+        assert_eq!(changed(&wanted(), &found), Vec::<String>::new());
+        let plan = UsagePlan {
+            api_id: Known::AfterApply,
+            ..wanted()
+        };
+        assert_eq!(changed(&plan, &found), ["apiStages"]);
+    }
+
+    #[test]
+    fn an_untagged_plan_of_the_go_tool_is_ours_by_its_key() {
+        let untagged = Observed {
+            tags: Tags::new(),
+            ..made()
+        };
+        assert_eq!(UsagePlan::tags(&untagged), Some(&Tags::new()));
+        let by_key = Observed {
+            has_our_key: true,
+            ..untagged
+        };
+        assert_eq!(UsagePlan::tags(&by_key), None);
+    }
+}

@@ -1,0 +1,3 @@
+//! What a user relies on, one file a promise.
+
+mod support;

@@ -1,0 +1,239 @@
+"""The control API: JSON over HTTP under /sandbox/.
+
+GET  ready          wait until everything is warm
+POST call           one AWS call, by boto3: {"service", "operation",
+                    "params", "region", "paginate"}
+GET  journal        every AWS call so far; ?caller=regex; DELETE forgets
+GET  faults         the rules with counters
+POST faults         replace them: [rule, ...], see faults.py
+GET  settings       see settings.py
+POST settings       change some: {"delay_ms": 80}
+POST tick           fire every enabled schedule once: {"wait", "timeout"}
+POST stack          make a stack, see stack.py
+POST populate       make unrelated resources, see populate.py
+GET  inventory      everything that exists
+GET  invocations    every run of a function; DELETE forgets
+POST reset          empty the account; ids repeat with {"seed": 42}
+POST stop           end
+"""
+
+import functools
+import importlib
+import json
+import traceback
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl
+
+from botocore.exceptions import ClientError
+
+from . import clients, functions, machines, rates, schedule, strict, wire
+from .calls import read_body
+from .naming import sessions
+from .settings import settings
+
+if TYPE_CHECKING:
+    from .server import Sandbox
+
+Handler = Callable[["Sandbox", Any, dict[str, str]], Any]
+routes: dict[tuple[str, str], Handler] = {}
+
+
+class Problem(Exception):
+    """An answer that is not 200."""
+
+    def __init__(self, status: int, document: Any) -> None:
+        super().__init__(status)
+        self.status, self.document = status, document
+
+
+def route(method: str, path: str) -> Callable[[Handler], Handler]:
+    """Register the function for a method and path."""
+
+    def register(handler: Handler) -> Handler:
+        routes[method, path] = handler
+        return handler
+
+    return register
+
+
+def serve(
+    sandbox: "Sandbox",
+    environ: dict[str, Any],
+    start_response: Callable[..., Any],
+) -> Iterable[bytes]:
+    """Answer one request."""
+    path = environ["PATH_INFO"].removeprefix("/sandbox/").rstrip("/")
+    query = dict(parse_qsl(environ.get("QUERY_STRING", "")))
+    body = read_body(environ)
+    status = 200
+    try:
+        handler = routes.get((environ["REQUEST_METHOD"], path))
+        if handler is None:
+            text = f"no {environ['REQUEST_METHOD']} {path}, see control.py"
+            raise Problem(404, {"error": text})
+        document = handler(sandbox, json.loads(body or b"null"), query)
+    except Problem as problem:
+        status, document = problem.status, problem.document
+    except Exception:
+        status, document = 500, {"error": traceback.format_exc()}
+    answer = json.dumps(document, default=str).encode()
+    headers = [
+        ("Content-Type", "application/json"),
+        ("Content-Length", str(len(answer))),
+    ]
+    start_response(
+        wire.status_line(status) if status != 200 else "200 OK", headers
+    )
+    return [answer]
+
+
+@route("GET", "ready")
+def ready(sandbox: "Sandbox", _body: Any, _query: dict[str, str]) -> Any:
+    """Wait until the sandbox is warm."""
+    return {
+        "ready": sandbox.ready.wait(60),
+        "url": clients.url(),
+        "network": sandbox.options.network,
+    }
+
+
+@route("POST", "call")
+def call(_sandbox: "Sandbox", body: Any, _query: dict[str, str]) -> Any:
+    """One AWS call."""
+    arguments = {"params": {}, "region": None, "paginate": False} | body
+    try:
+        return clients.call(**arguments)
+    except ClientError as failure:
+        raise Problem(
+            400,
+            {
+                "code": failure.response["Error"].get("Code"),
+                "message": failure.response["Error"].get("Message"),
+                "status": failure.response["ResponseMetadata"][
+                    "HTTPStatusCode"
+                ],
+            },
+        ) from failure
+
+
+@route("GET", "journal")
+def journal(sandbox: "Sandbox", _body: Any, query: dict[str, str]) -> Any:
+    """The calls so far."""
+    return sandbox.calls.read_journal(query.get("caller", ""))
+
+
+@route("DELETE", "journal")
+def clear_journal(
+    sandbox: "Sandbox", _body: Any, _query: dict[str, str]
+) -> Any:
+    """Forget the calls."""
+    sandbox.calls.clear_journal()
+    return {}
+
+
+@route("GET", "faults")
+def faults(sandbox: "Sandbox", _body: Any, _query: dict[str, str]) -> Any:
+    """The rules."""
+    return sandbox.calls.faults.list()
+
+
+@route("POST", "faults")
+def set_faults(sandbox: "Sandbox", body: Any, _query: dict[str, str]) -> Any:
+    """Replace the rules."""
+    return sandbox.calls.faults.set(body)
+
+
+@route("GET", "settings")
+def get_settings(
+    _sandbox: "Sandbox", _body: Any, _query: dict[str, str]
+) -> Any:
+    """The settings."""
+    return settings.as_dict()
+
+
+@route("POST", "settings")
+def set_settings(
+    _sandbox: "Sandbox", body: Any, _query: dict[str, str]
+) -> Any:
+    """Change settings."""
+    settings.update(body)
+    return settings.as_dict()
+
+
+@route("POST", "tick")
+def tick(_sandbox: "Sandbox", body: Any, _query: dict[str, str]) -> Any:
+    """Fire the schedules."""
+    options = {"wait": False, "timeout": 60} | (body or {})
+    return schedule.tick(bool(options["wait"]), float(options["timeout"]))
+
+
+@functools.cache
+def _module(name: str) -> Any:
+    return importlib.import_module(f".{name}", __package__)
+
+
+@route("POST", "stack")
+def stack(sandbox: "Sandbox", body: Any, _query: dict[str, str]) -> Any:
+    """Make a stack."""
+    return clients.plain(
+        _module("stack").create({"network": sandbox.options.network} | body)
+    )
+
+
+@route("POST", "populate")
+def populate(_sandbox: "Sandbox", body: Any, _query: dict[str, str]) -> Any:
+    """Make unrelated resources."""
+    return clients.plain(_module("populate").create(body or {}))
+
+
+@route("GET", "inventory")
+def inventory(sandbox: "Sandbox", _body: Any, _query: dict[str, str]) -> Any:
+    """Everything that exists, at one moment."""
+    with sandbox.calls.moto_lock:
+        return clients.plain(_module("inventory").read())
+
+
+@route("GET", "invocations")
+def invocations(
+    _sandbox: "Sandbox", _body: Any, _query: dict[str, str]
+) -> Any:
+    """Every run of a function."""
+    return functions.invocations
+
+
+@route("DELETE", "invocations")
+def clear_invocations(
+    _sandbox: "Sandbox", _body: Any, _query: dict[str, str]
+) -> Any:
+    """Forget the runs."""
+    functions.invocations.clear()
+    return {}
+
+
+@route("POST", "reset")
+def reset(sandbox: "Sandbox", body: Any, _query: dict[str, str]) -> Any:
+    """Empty the account, the journal and the rules; the settings stay."""
+    from moto.moto_api._internal import mock_random
+    from moto.moto_api._internal.models import moto_api_backend
+
+    functions.forget()
+    machines.forget()
+    with sandbox.calls.moto_lock:
+        moto_api_backend.reset()
+        seed = (body or {}).get("seed")
+        if seed is not None:
+            mock_random.seed(int(seed))
+    sandbox.calls.clear_journal()
+    sandbox.calls.faults.set([])
+    sessions.clear()
+    strict.forget()
+    rates.forget()
+    return {}
+
+
+@route("POST", "stop")
+def stop(sandbox: "Sandbox", _body: Any, _query: dict[str, str]) -> Any:
+    """End the server."""
+    sandbox.stop()
+    return {}

@@ -1,0 +1,63 @@
+"""What can be changed while the sandbox runs (POST /sandbox/settings)."""
+
+import dataclasses
+import time
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass
+class Settings:
+    """Every field is a key of the settings document."""
+
+    delay_ms: float = 0
+    """Each call takes this much longer; calls in flight at once overlap. The
+    test's own calls are exempt.
+    """
+    strict: bool = False
+    """Eventual consistency: what was just made is not usable everywhere at
+    once.
+    """
+    rates: bool = False
+    """AWS's request rates for the calls that have low ones. `strict` includes
+    them.
+    """
+    check_requests: bool = True
+    """Refuse requests that contradict the API's model or its limits."""
+    enforce_roles: bool = True
+    """Functions and state machines may do only what their role allows."""
+    eni_linger_seconds: float = 0
+    """How long a VPC function's network interfaces outlive it."""
+
+    def update(self, values: dict[str, Any]) -> None:
+        """Set the given fields; an unknown one is an error, because a typo
+        would silently test nothing.
+        """
+        known = {field.name: field.type for field in dataclasses.fields(self)}
+        for name, value in values.items():
+            if name not in known:
+                raise ValueError(
+                    f"unknown setting {name!r}; "
+                    f"there are {', '.join(sorted(known))}"
+                )
+            setattr(
+                self,
+                name,
+                bool(value) if known[name] is bool else float(value),
+            )
+
+    def as_dict(self) -> dict[str, Any]:
+        """The settings as plain data."""
+        return dataclasses.asdict(self)
+
+
+settings = Settings()
+
+started = time.monotonic()
+
+
+def now() -> float:
+    """Seconds since the sandbox started: the clock of the journal and of
+    everything that ages.
+    """
+    return time.monotonic() - started
