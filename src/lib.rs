@@ -2,6 +2,11 @@
 //!
 //! `ARCHITECTURE.md` is the map of this house.
 
+#![cfg_attr(
+    test,
+    allow(clippy::unwrap_used, reason = "a test that panics has failed")
+)]
+
 pub mod aws;
 pub mod bootstrap;
 pub mod cli;

@@ -86,6 +86,12 @@ pub trait Resource: Sync {
     /// Its tags; `None` for a kind that has none, or that `find` looks up by tag anyway.
     fn tags(found: &Self::Observed) -> Option<&Tags>;
 
+    /// What a row calls one that was found by `name`: with what tells it from others of that name, where there can be
+    /// such.
+    fn row_name(name: &str, _found: &Self::Observed) -> String {
+        name.to_owned()
+    }
+
     /// Field by field, what differs from what is wanted. Pure; empty: as wanted.
     fn changes(&self, found: &Self::Observed) -> Vec<Change>;
 
@@ -121,10 +127,11 @@ pub async fn ensure<R: Resource>(
     let mut found = found.into_iter();
     let kept = found.next();
     for extra in found {
-        owned::<R>(cluster, wanted.name(), &extra)?;
+        let name = R::row_name(wanted.name(), &extra);
+        owned::<R>(cluster, &name, &extra)?;
         aws.run
             .step(
-                Row::new(R::KIND, wanted.name(), Action::Delete),
+                Row::new(R::KIND, name, Action::Delete),
                 R::delete(aws, extra),
             )
             .await?;
@@ -253,7 +260,7 @@ pub async fn remove<R: Resource>(
         }
         aws.run
             .step(
-                Row::new(R::KIND, name, Action::Delete),
+                Row::new(R::KIND, R::row_name(name, &each), Action::Delete),
                 R::delete(aws, each),
             )
             .await?;

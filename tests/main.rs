@@ -1,3 +1,14 @@
 //! What a user relies on, one file a promise.
 
+mod again;
+mod as_before;
+mod bad_input;
+mod complete;
+mod functions;
+mod interrupt;
+mod local_aws;
+mod names;
+mod output;
+mod permissions;
+mod secrets;
 mod support;

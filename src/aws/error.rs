@@ -1,5 +1,7 @@
 //! AWS's failures in our words: one leaf error with code, message and request id.
 
+use aws_config::meta::ProviderChainError;
+use aws_credential_types::provider::error::CredentialsError;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
@@ -76,12 +78,30 @@ const THROTTLING: &[&str] = &[
     "TransactionInProgressException",
     "RequestLimitExceeded",
     "BandwidthLimitExceeded",
-    "LimitExceededException",
+    LIMIT_EXCEEDED,
     "RequestThrottled",
     "SlowDown",
     "PriorRequestNotComplete",
     "EC2ThrottledException",
 ];
+
+/// For some services a rate that passes, for others a quota that is full until somebody empties or raises it:
+/// only the message tells which.
+pub(super) const LIMIT_EXCEEDED: &str = "LimitExceededException";
+
+/// Whether the words that come with [`LIMIT_EXCEEDED`] mean that the same call will soon be taken.
+pub(super) fn speaks_of_rate(message: &str) -> bool {
+    let message = message.to_lowercase();
+    message.contains("too many")
+        || message
+            .split(|each: char| !each.is_ascii_alphabetic())
+            .any(|word| {
+                matches!(word, "rate" | "rates")
+                    || ["throttl", "simultaneous", "concurrent"]
+                        .iter()
+                        .any(|begin| word.starts_with(begin))
+            })
+}
 
 /// Turns the SDK's nested errors into one leaf.
 pub trait Answer<T>: Sized {
@@ -121,10 +141,13 @@ where
     if let SdkError::ServiceError(context) = error {
         let metadata = context.err().meta();
         let code = metadata.code().map(ToOwned::to_owned);
-        let throttled = status == Some(429)
-            || code
-                .as_deref()
-                .is_some_and(|code| THROTTLING.contains(&code));
+        let is_quota = code.as_deref() == Some(LIMIT_EXCEEDED)
+            && !speaks_of_rate(metadata.message().unwrap_or_default());
+        let throttled = !is_quota
+            && (status == Some(429)
+                || code
+                    .as_deref()
+                    .is_some_and(|code| THROTTLING.contains(&code)));
         let effect = match status {
             _ if throttled => Effect::NoneYet,
             Some(status) if status < 500 => Effect::None,
@@ -170,16 +193,126 @@ where
     }
 }
 
+/// What the SDK puts before the cause of a call that was never sent or never answered, and what to say instead.
+const WRAPPING: &[(&str, &str)] = &[
+    ("dispatch failure", ""),
+    ("io error", ""),
+    ("other", ""),
+    ("the credential provider was not enabled", ""),
+    (
+        "an error occurred while loading credentials",
+        "loading credentials",
+    ),
+];
+/// What the SDK calls the place where the profile is read.
+const PROFILE: &str = "Profile";
+
 /// All causes in one line, each once: the SDK's own errors repeat their sources in part.
-fn chain(error: &dyn std::error::Error) -> String {
+fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let mut parts: Vec<String> = Vec::new();
     let mut next = Some(error);
     while let Some(cause) = next {
-        let text = cause.to_string();
-        if !parts.iter().any(|part| part.contains(&text)) {
-            parts.push(text);
+        let text = match cause.downcast_ref::<ProviderChainError<CredentialsError>>() {
+            Some(places) => no_credentials(places),
+            None => cause.to_string(),
+        };
+        let text = WRAPPING
+            .iter()
+            .find(|(wrapping, _)| *wrapping == text)
+            .map_or(text.as_str(), |(_, instead)| instead);
+        if !text.is_empty() && !parts.iter().any(|part| part.contains(text)) {
+            parts.push(text.to_owned());
         }
         next = cause.source();
     }
     parts.join(": ")
+}
+
+/// The SDK tells of every place where it has looked in vain; only what is wrong with the profile is news.
+fn no_credentials(places: &ProviderChainError<CredentialsError>) -> String {
+    let profile = places
+        .attempts()
+        .iter()
+        .find(|place| place.name() == PROFILE)
+        .and_then(|place| std::error::Error::source(place.error()));
+    let none = "no credentials found";
+    profile.map_or_else(
+        || none.to_owned(),
+        |wrong| format!("{none}: {}", chain(wrong)),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An error with what it wraps.
+    #[derive(Debug)]
+    struct Layer(&'static str, Option<Box<Layer>>);
+
+    impl std::fmt::Display for Layer {
+        fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            formatter.write_str(self.0)
+        }
+    }
+
+    impl std::error::Error for Layer {
+        fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+            self.1.as_ref().map(|inner| inner as _)
+        }
+    }
+
+    #[test]
+    fn a_full_quota_is_told_from_a_rate() {
+        for (message, is_rate) in [
+            ("The request exceeded the rate limit. Retry later.", true),
+            ("Rate exceeded", true),
+            ("Request was throttled", true),
+            ("Too many requests", true),
+            (
+                "Only 10 tables can be created, updated, or deleted simultaneously",
+                true,
+            ),
+            ("The number of keys has reached its limit", false),
+            ("The requested operation would generate another rule", false),
+            ("API Key limit exceeded", false),
+            ("", false),
+        ] {
+            assert_eq!(speaks_of_rate(message), is_rate, "{message}");
+        }
+    }
+
+    #[test]
+    fn only_the_causes_are_told_and_each_once() {
+        for (layers, told) in [
+            (
+                &[
+                    "dispatch failure",
+                    "io error",
+                    "client error (Connect)",
+                    "refused",
+                ][..],
+                "client error (Connect): refused",
+            ),
+            (
+                &[
+                    "dispatch failure",
+                    "other",
+                    "an error occurred while loading credentials",
+                    "failed to load the cached SSO token",
+                ],
+                "loading credentials: failed to load the cached SSO token",
+            ),
+            (
+                &["request failed: no route", "no route"],
+                "request failed: no route",
+            ),
+        ] {
+            let error = layers
+                .iter()
+                .rev()
+                .fold(None, |inner, text| Some(Box::new(Layer(text, inner))));
+            assert_eq!(chain(&error.expect("a layer")), told);
+        }
+    }
 }

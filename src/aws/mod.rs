@@ -12,6 +12,8 @@ use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_smithy_http_client::{Builder as HttpClientBuilder, tls};
+use futures::FutureExt as _;
+use futures::stream::{self, StreamExt as _};
 use tokio::sync::OnceCell;
 
 pub use error::{Answer, AwsError};
@@ -56,7 +58,18 @@ macro_rules! clients {
             $(
                 #[doc = concat!("The client of `", stringify!($krate), "`, made on first use.")]
                 pub fn $name(&self) -> &$krate::Client {
-                    self.clients.$name.get_or_init(|| $krate::Client::new(&self.config))
+                    self.clients.$name.get_or_init(|| {
+                        use $krate::config::retry::{RetryPartition, TokenBucket};
+                        // The SDK's own bucket is empty after some dozens of retries; here the deadline decides.
+                        let patient = RetryPartition::custom(stringify!($name))
+                            .token_bucket(TokenBucket::unlimited())
+                            .build();
+                        let config = $krate::config::Builder::from(&self.config)
+                            .retry_partition(patient)
+                            .retry_classifier(retry::QuotasDoNotPass)
+                            .build();
+                        $krate::Client::from_conf(config)
+                    })
                 }
             )*
         }
@@ -200,8 +213,57 @@ impl Aws {
 #[error("no AWS region: give --region, set AWS_REGION, or set a region in the profile")]
 pub struct NoRegion;
 
+/// How many calls that change something may be under way for the members of one cluster: the services let that
+/// many through at once, and throttle those that send hundreds.
+pub const CHANGES_AT_ONCE: usize = 8;
+
+/// Waits for all of them, never for more than `limit` at once. The results are in their order.
+pub fn join_some<F: Future>(
+    limit: usize,
+    futures: impl IntoIterator<Item = F>,
+) -> impl Future<Output = Vec<F::Output>> {
+    let numbered: Vec<_> = futures
+        .into_iter()
+        .enumerate()
+        .map(|(number, future)| future.map(move |result| (number, result)))
+        .collect();
+    async move {
+        let mut results: Vec<_> = stream::iter(numbered)
+            .buffer_unordered(limit)
+            .collect()
+            .await;
+        results.sort_by_key(|(number, _)| *number);
+        results.into_iter().map(|(_, result)| result).collect()
+    }
+}
+
 /// A retry policy for calls that would make a second resource when sent twice: none.
 /// What follows a lost answer is a look, then another try: see [`crate::resource::ensure`].
 pub fn once() -> RetryConfig {
     RetryConfig::disabled()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn some_at_once_and_all_in_order() {
+        let (now, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let squares = (0..20_u64).map(|number| {
+            let (now, most) = (&now, &most);
+            async move {
+                most.fetch_max(now.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Relaxed);
+                // The later ones are ready sooner.
+                tokio::time::sleep(Duration::from_millis(20 - number)).await;
+                now.fetch_sub(1, Ordering::Relaxed);
+                number * number
+            }
+        });
+        let squares = join_some(8, squares).await;
+        assert_eq!(squares, (0..20).map(|it| it * it).collect::<Vec<u64>>());
+        assert_eq!(most.into_inner(), 8);
+    }
 }

@@ -1,15 +1,52 @@
-//! Calls that AWS refuses only because it has not heard yet of what was just made.
+//! Which refusals of AWS pass: what it has not heard of yet, and what it takes later but not now.
 
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use aws_smithy_runtime_api::client::interceptors::context::InterceptorContext;
+use aws_smithy_runtime_api::client::retries::classifiers::{ClassifyRetry, RetryAction};
 use backon::{BackoffBuilder, ExponentialBuilder};
 
 use super::AwsError;
+use super::error::{LIMIT_EXCEEDED, speaks_of_rate};
 use crate::run::Run;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(3);
+
+/// Keeps the SDK from calling again where a quota is full, which it takes for throttling.
+#[derive(Debug)]
+pub(super) struct QuotasDoNotPass;
+
+impl ClassifyRetry for QuotasDoNotPass {
+    /// By the answer as it came: the error's type is another one for every operation.
+    fn classify_retry(&self, context: &InterceptorContext) -> RetryAction {
+        let response = context.response().filter(|_| context.is_failed());
+        let Some(response) = response else {
+            return RetryAction::NoActionIndicated;
+        };
+        let in_header = response.headers().get("x-amzn-errortype");
+        let body = String::from_utf8_lossy(response.body().bytes().unwrap_or_default());
+        if is_full_quota(in_header.unwrap_or_default(), &body) {
+            RetryAction::RetryForbidden
+        } else {
+            RetryAction::NoActionIndicated
+        }
+    }
+
+    fn name(&self) -> &'static str {
+        "quotas do not pass"
+    }
+}
+
+/// JSON services name the error in a header or in the body, the others in the body.
+fn is_full_quota(error_type: &str, body: &str) -> bool {
+    let names = |text: &str| {
+        text.split(|each: char| !each.is_ascii_alphanumeric())
+            .any(|word| word == LIMIT_EXCEEDED)
+    };
+    (names(error_type) || names(body)) && !speaks_of_rate(body)
+}
 
 /// Calls again while AWS's refusal is one that passes: `is_transient` names its code and words.
 /// Throttling is no matter of this function, the SDK sits it out.
@@ -81,6 +118,40 @@ mod tests {
         )
         .await;
         (calls, answer.is_ok())
+    }
+
+    #[test]
+    fn a_full_quota_is_known_in_every_form_of_answer() {
+        for (error_type, body, is_full) in [
+            (
+                "LimitExceededException:http://internal",
+                r#"{"message":"API Key limit exceeded"}"#,
+                true,
+            ),
+            (
+                "LimitExceededException",
+                r#"{"message":"The request exceeded the rate limit."}"#,
+                false,
+            ),
+            (
+                "",
+                r#"{"__type":"com.amazonaws.kms#LimitExceededException","message":"full"}"#,
+                true,
+            ),
+            (
+                "",
+                "<Error><Code>LimitExceededException</Code><Message>full</Message></Error>",
+                true,
+            ),
+            (
+                "",
+                "<Error><Code>RequestLimitExceeded</Code><Message>slower</Message></Error>",
+                false,
+            ),
+            ("TooManyRequestsException", "{}", false),
+        ] {
+            assert_eq!(is_full_quota(error_type, body), is_full, "{body}");
+        }
     }
 
     #[tokio::test]

@@ -85,16 +85,33 @@ impl Surroundings {
         )
     }
 
+    /// What could be given instead of a profile that is not there.
+    fn profiles(&self) -> String {
+        let sections = self.config.lines().filter_map(section);
+        let names: Vec<&str> = sections
+            .filter_map(|section| match section.strip_prefix("profile ") {
+                Some(name) => Some(name.trim()),
+                None => (section == "default").then_some(section),
+            })
+            .collect();
+        if names.is_empty() {
+            "there are no profiles in AWS's configuration file: make one with 'aws configure --profile NAME', \
+             or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+                .to_owned()
+        } else {
+            format!(
+                "the profiles in AWS's configuration file are: {}",
+                names.join(", ")
+            )
+        }
+    }
+
     /// Whether the profile has a setting whose name begins so.
     fn profile_has(&self, setting: &str) -> bool {
         let wanted = self.profile_or_default();
         let mut here = false;
         for line in self.config.lines().map(str::trim) {
-            if let Some(section) = line
-                .strip_prefix('[')
-                .and_then(|rest| rest.split(']').next())
-            {
-                let section = section.trim();
+            if let Some(section) = section(line) {
                 let name = section.strip_prefix("profile ").unwrap_or(section);
                 here = name.trim() == wanted;
             } else if here && line.starts_with(setting) {
@@ -103,6 +120,12 @@ impl Surroundings {
         }
         false
     }
+}
+
+/// What stands in brackets at the begin of a line of the configuration file.
+fn section(line: &str) -> Option<&str> {
+    let rest = line.trim().strip_prefix('[')?;
+    Some(rest.split(']').next().unwrap_or_default().trim())
 }
 
 /// Shows an error with all its failures and hints.
@@ -238,7 +261,10 @@ fn aws_hint(error: &AwsError, surroundings: &Surroundings) -> Option<String> {
     if denied {
         return Some(permission_hint(&error.message));
     }
-    if no_credentials && (has("no credentials found in chain") || has("no providers in chain")) {
+    if no_credentials && has("profile") && has("was not defined") {
+        return Some(surroundings.profiles());
+    }
+    if no_credentials && (has("no credentials found") || has("imds")) {
         return Some(
             "no AWS credentials were found: give --profile, set AWS_PROFILE, set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or run 'aws configure'".into(),
         );
@@ -423,8 +449,13 @@ mod tests {
             ),
             (
                 None,
-                "dispatch failure: other: the credential provider was not enabled: no credentials found in chain. Attempted: ...",
+                "no credentials found",
                 "no AWS credentials were found",
+            ),
+            (
+                None,
+                "no credentials found: profile `x` was not defined",
+                "the profiles in AWS's configuration file are: default, work, mfa",
             ),
             (
                 None,

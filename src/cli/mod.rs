@@ -198,8 +198,8 @@ pub fn main() -> ExitCode {
             return exit::USAGE.into();
         }
         Err(error) => {
-            screen::clap_message(&error, color);
             let code = u8::try_from(error.exit_code()).unwrap_or(exit::FAILED);
+            screen::clap_message(error, color);
             return code.into();
         }
     };

@@ -9,15 +9,18 @@ use std::ffi::OsString;
 
 use anyhow::{Context as _, Result};
 use clap::Args;
-use dialoguer::console::Term;
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::task::spawn_blocking;
 
+use super::screen::Screen;
 use super::session::Session;
+#[cfg(unix)]
+use super::session::TerminalState;
 use super::values;
 use crate::cluster::UsageError;
 
 const VARIABLE: &str = "WEKACTL_PASSWORD";
+const QUESTION: &str = "Password: ";
 const WAYS: &str = "give it with --password-stdin or WEKACTL_PASSWORD";
 
 /// The flags that every command with a password has.
@@ -54,7 +57,10 @@ impl PasswordFlags {
         let password = match self.source(environment, session.screen().can_ask())? {
             Source::Known(password) => password,
             Source::Stdin => spawn_blocking(first_line_of_stdin).await??,
-            Source::Terminal => session.answer(ask).await?,
+            Source::Terminal => {
+                let screen = session.screen().clone();
+                session.answer(move || ask(&screen)).await?
+            }
         };
         if password.expose_secret().is_empty() {
             return Err(UsageError(format!("the password is empty: {WAYS}")).into());
@@ -99,12 +105,24 @@ fn first_line(mut stream: impl std::io::BufRead) -> Result<SecretString> {
     Ok(line.into())
 }
 
-fn ask() -> Result<SecretString> {
+/// The echo ends before the question is seen: an answer that comes at once is not seen either, and is not lost.
+#[cfg(unix)]
+fn ask(screen: &Screen) -> Result<SecretString> {
+    let terminal = TerminalState::hide();
+    screen.question(QUESTION);
+    let password = first_line_of_stdin();
+    terminal.restore();
+    screen.end_line();
+    password
+}
+
+#[cfg(not(unix))]
+fn ask(_: &Screen) -> Result<SecretString> {
     let password = dialoguer::Password::new()
-        .with_prompt("Password")
+        .with_prompt(QUESTION.trim_end_matches([':', ' ']))
         .report(false)
         .allow_empty_password(true)
-        .interact_on(&Term::stderr())
+        .interact_on(&dialoguer::console::Term::stderr())
         .context("asking for the password")?;
     Ok(password.into())
 }

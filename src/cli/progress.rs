@@ -256,6 +256,13 @@ impl Report {
         if says_more {
             screen.line(Tone::Plain, &self.summary());
         }
+        // After Ctrl-C the error says the same.
+        if !succeeded && says_more && self.stopped == 0 && self.failed > 0 {
+            screen.line(
+                Tone::Plain,
+                "what was done stays; the same command, run again, goes on from here",
+            );
+        }
     }
 
     /// "made 31, changed 0, unchanged 2, took 1.9 s".

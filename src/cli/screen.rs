@@ -6,6 +6,7 @@ use std::io::{self, IsTerminal as _};
 
 use anyhow::{Context as _, Result};
 use clap::ValueEnum;
+use clap::error::{ContextKind, ContextValue};
 use indicatif::{MultiProgress, ProgressDrawTarget};
 
 use super::Global;
@@ -136,7 +137,7 @@ impl Screen {
     /// # Errors
     /// As [`Screen::data`].
     pub(super) fn json(&self, document: &serde_json::Value) -> Result<()> {
-        self.data(&format!("{document:#}\n"))
+        self.data(&format!("{}\n", plain_json(&format!("{document:#}"))))
     }
 
     /// Writes one line to stderr.
@@ -188,7 +189,18 @@ impl io::Write for Screen {
 /// Shows what clap has to say: help and version on stdout, a usage error on stderr.
 ///
 /// Before arguments are understood there is no [`Screen`], and no certain `--color` either.
-pub(super) fn clap_message(message: &clap::Error, color: Color) {
+pub(super) fn clap_message(mut message: clap::Error, color: Color) {
+    // It repeats arguments, which a script may have from anywhere.
+    let arguments: Vec<(ContextKind, String)> = message
+        .context()
+        .filter_map(|(kind, value)| match value {
+            ContextValue::String(argument) => Some((kind, plain(argument))),
+            _ => None,
+        })
+        .collect();
+    for (kind, argument) in arguments {
+        message.insert(kind, ContextValue::String(argument));
+    }
     let text = message.render();
     let on_stderr = message.use_stderr();
     let terminal = if on_stderr {
@@ -235,6 +247,20 @@ pub(super) fn plain(text: &str) -> String {
                 let _ = write!(safe, "{}", character.escape_unicode());
             }
             _ => safe.push(character),
+        }
+    }
+    safe
+}
+
+/// The same document, in which nothing acts on a terminal either: JSON itself escapes only some of that.
+fn plain_json(document: &str) -> String {
+    let mut safe = String::with_capacity(document.len());
+    for character in document.chars() {
+        if character != '\n' && (character.is_control() || turns_direction(character)) {
+            // Writing to a string can not fail.
+            let _ = write!(safe, "\\u{:04x}", u32::from(character));
+        } else {
+            safe.push(character);
         }
     }
     safe
@@ -294,6 +320,19 @@ mod tests {
                 format!("error: {safe}")
             );
         }
+    }
+
+    #[test]
+    fn nothing_hostile_is_in_json_and_nothing_is_lost() {
+        let document = serde_json::json!({"a": "\u{1b}[2J \u{9b}31m \u{202e} \u{7f} ä\n"});
+        let safe = plain_json(&format!("{document:#}"));
+        assert!(
+            safe.chars().all(|each| each == '\n' || !each.is_control()),
+            "{safe:?}"
+        );
+        assert!(!safe.contains('\u{202e}'), "{safe:?}");
+        let read: serde_json::Value = serde_json::from_str(&safe).unwrap();
+        assert_eq!(read, document);
     }
 
     #[test]

@@ -63,7 +63,7 @@ impl Session {
             answer = spawn_blocking(question) => answer?,
             _ = self.signals.next() => {
                 // The thread that waits for the answer can not be stopped, and will not put the echo back.
-                terminal.restore();
+                terminal.restore_and_discard();
                 self.screen.end_line();
                 self.screen.line(Tone::Note, "nothing was changed");
                 Err(Interrupted.into())
@@ -183,7 +183,7 @@ impl Signals {
 }
 
 /// The terminal's settings as they were before a question without echo.
-struct TerminalState(#[cfg(unix)] Option<rustix::termios::Termios>);
+pub(super) struct TerminalState(#[cfg(unix)] Option<rustix::termios::Termios>);
 
 impl TerminalState {
     #[cfg(unix)]
@@ -196,15 +196,40 @@ impl TerminalState {
         Self()
     }
 
+    /// From now on nothing that is typed is seen.
     #[cfg(unix)]
-    fn restore(self) {
-        use rustix::termios::{OptionalActions, tcsetattr};
-        if let Some(settings) = self.0 {
-            // A terminal that is gone needs no echo.
-            let _ = tcsetattr(std::io::stdin(), OptionalActions::Flush, &settings);
+    pub(super) fn hide() -> Self {
+        use rustix::termios::{LocalModes, OptionalActions, tcsetattr};
+        let state = Self::save();
+        if let Some(settings) = &state.0 {
+            let mut hidden = settings.clone();
+            hidden.local_modes.remove(LocalModes::ECHO);
+            // A terminal that can not be hidden is none.
+            let _ = tcsetattr(std::io::stdin(), OptionalActions::Now, &hidden);
         }
+        state
+    }
+
+    /// What is typed is seen again.
+    #[cfg(unix)]
+    pub(super) fn restore(self) {
+        self.set(rustix::termios::OptionalActions::Now);
+    }
+
+    /// The same, where an answer may have been typed in part: the shell must not get it.
+    #[cfg(unix)]
+    fn restore_and_discard(self) {
+        self.set(rustix::termios::OptionalActions::Flush);
     }
 
     #[cfg(not(unix))]
-    fn restore(self) {}
+    fn restore_and_discard(self) {}
+
+    #[cfg(unix)]
+    fn set(self, when: rustix::termios::OptionalActions) {
+        if let Some(settings) = self.0 {
+            // A terminal that is gone needs no echo.
+            let _ = rustix::termios::tcsetattr(std::io::stdin(), when, &settings);
+        }
+    }
 }

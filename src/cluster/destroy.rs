@@ -1,17 +1,19 @@
 //! The order in which a cluster is taken down. What is to be removed is found in AWS, by exact name and by tag;
 //! no record of our own is needed, so that it also cleans up after an import that died anywhere.
 
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use futures::future::join_all;
 
 use super::before::{self, Before};
 use super::inventory::Inventory;
-use super::names::{Cluster, FunctionKind, RolePurpose, TAG_PREFIX};
+use super::names::{BEFORE_TAG, Cluster, FunctionKind, RolePurpose, TAG_PREFIX};
 use super::settings::{self, Settings, Stored};
-use super::steps::Steps;
-use crate::aws::{Aws, Probe, wait_until};
+use super::spec::Dns;
+use super::stack;
+use super::steps::{Step, Steps, done};
+use crate::aws::{Aws, AwsError, CHANGES_AT_ONCE, Probe, join_some, wait_until};
 use crate::resource::{Resource as _, Settle as _, Tags, gather, owned, remove};
 use crate::resources::api_key::ApiKey;
 use crate::resources::auto_scaling_group::{self, AutoScalingGroup};
@@ -32,10 +34,14 @@ use crate::resources::state_machine::{self, StateMachine};
 use crate::resources::table::Table;
 use crate::resources::target_group::TargetGroup;
 use crate::resources::usage_plan::UsagePlan;
-use crate::run::{Action, Change, Kind, Row};
+use crate::run::{Action, Change, Interrupted, Kind, Row};
 
 /// `CloudFormation` puts it on what it makes, and removes what has it.
 const STACK_ID_TAG: &str = "aws:cloudformation:stack-id";
+/// Where `scale` is among the functions.
+const SCALE: usize = 2;
+/// For a change from what nobody had to know: a call for every instance just to show it would be a call too many.
+const NOT_READ: &str = "(not read)";
 /// A run's longest function is `scale`.
 const LONGEST_FUNCTION: Duration =
     Duration::from_secs(function::timeout(FunctionKind::Scale).unsigned_abs() as u64);
@@ -90,24 +96,61 @@ pub async fn destroy(
     _confirmed: &Confirmed,
 ) -> Result<Destroyed> {
     let cluster = &request.cluster;
-    let (_, inventory, stored, tagged, begun) = tokio::try_join!(
+    // What refers to the instances, and what the settings refer to, is read while the rest still is.
+    let machines = async {
+        let name = cluster.backends();
+        let (groups, tagged, begun) = tokio::try_join!(
+            async {
+                AutoScalingGroup::find(aws, cluster, &name)
+                    .await
+                    .with_context(|| format!("reading Auto Scaling group {name}"))
+            },
+            async {
+                instances::describe_by_tag(aws, cluster)
+                    .await
+                    .context("reading the cluster's instances")
+            },
+            before::instances_with_tag(aws, cluster),
+        )?;
+        let tagged = tagged.into_iter().chain(begun).collect();
+        let machines = machines(aws, cluster, &groups, tagged).await?;
+        let machines = with_interfaces(aws, cluster, machines).await?;
+        anyhow::Ok((groups, machines))
+    };
+    let stored = async {
+        let stored = stored_or_nothing(aws, cluster).await?;
+        let (classic, dns) = tokio::try_join!(
+            classic_of(aws, stored.settings.as_ref()),
+            dns_of(
+                aws,
+                cluster,
+                stored.settings.as_ref().and_then(Settings::dns)
+            ),
+        )?;
+        anyhow::Ok((stored, classic, dns))
+    };
+    let (_, inventory, (groups, machines), (stored, classic, dns)) = tokio::try_join!(
         aws.identity(),
-        Inventory::read(aws, cluster),
-        settings::read(aws, cluster),
-        async {
-            instances::describe_by_tag(aws, cluster)
-                .await
-                .context("reading the cluster's instances")
-        },
-        before::instances_with_tag(aws, cluster),
+        Inventory::read_but_groups(aws, cluster),
+        Box::pin(machines),
+        Box::pin(stored),
     )?;
-    let tagged: Vec<Instance> = tagged.into_iter().chain(begun).collect();
-    let (machines, classic, dns) = tokio::try_join!(
-        machines(aws, cluster, &inventory, tagged),
-        classic_of(aws, stored.settings.as_ref()),
-        dns_of(aws, cluster, stored.settings.as_ref()),
-    )?;
-    if !inventory.has_any_of(cluster) && machines.instances.is_empty() {
+    let inventory = Inventory {
+        groups,
+        ..inventory
+    };
+    let (classic, dns) = if stored.settings.is_some() {
+        (classic, dns)
+    } else {
+        // The table is gone, or an import died before it wrote there.
+        let in_tags = inventory.load_balancers.first();
+        let in_tags = in_tags.and_then(LoadBalancer::tags).and_then(Dns::in_tags);
+        tokio::try_join!(
+            classic_without_settings(aws, cluster, &inventory.groups),
+            dns_of(aws, cluster, in_tags),
+        )?
+    };
+    if inventory.names(cluster).is_empty() && machines.instances.is_empty() && classic.is_none() {
         return Ok(Destroyed::default());
     }
     let left = take_down(
@@ -123,7 +166,28 @@ pub async fn destroy(
     Ok(Destroyed { found: true, left })
 }
 
+/// What the table has. Items that can not be read, for what is in them or for a key that is disabled, keep nobody
+/// from taking the cluster down: destroy needs no record.
+async fn stored_or_nothing(aws: &Aws, cluster: &Cluster) -> Result<Stored> {
+    let error = match settings::read(aws, cluster).await {
+        Ok(stored) => return Ok(stored),
+        Err(error) => error,
+    };
+    // What the caller may not read is not unreadable.
+    let is_refused = AwsError::of(&error).is_some_and(|cause| {
+        cause.is(&["AccessDeniedException"]) && !cause.message.contains("KMS")
+    });
+    if is_refused || error.is::<Interrupted>() {
+        return Err(error);
+    }
+    aws.run.warning(format!(
+        "{error:#}: going on without the settings, with what the things themselves tell"
+    ));
+    Ok(Stored::default())
+}
+
 /// The instances of a cluster, and what would outlive them.
+#[derive(Default)]
 struct Machines {
     /// Not terminated; sorted by id.
     instances: Vec<Instance>,
@@ -131,18 +195,16 @@ struct Machines {
     interfaces: Vec<Interface>,
 }
 
-/// Every instance that belongs to the cluster and is not terminated: those with its tags and the group's members.
+/// Every instance that belongs to the cluster and is not terminated: those with its tags, `tagged`, and the members
+/// of its groups.
 async fn machines(
     aws: &Aws,
     cluster: &Cluster,
-    inventory: &Inventory,
+    groups: &[auto_scaling_group::Observed],
     tagged: Vec<Instance>,
-) -> Result<Machines> {
+) -> Result<Vec<Instance>> {
     let mut found = tagged;
-    let ours = inventory
-        .groups
-        .iter()
-        .filter(|group| owned::<AutoScalingGroup>(cluster, &group.name, group).is_ok());
+    let ours = groups.iter().filter(|group| is_ours(cluster, group));
     let untagged: Vec<String> = ours
         .flat_map(auto_scaling_group::Observed::member_ids)
         .filter(|id| !found.iter().any(|each| each.id == *id))
@@ -157,19 +219,74 @@ async fn machines(
     found.retain(|each| !each.is_terminated());
     found.sort_by(|one, other| one.id.cmp(&other.id));
     found.dedup_by(|one, other| one.id == other.id);
-    let ids: Vec<String> = found.iter().map(|each| each.id.clone()).collect();
+    Ok(found)
+}
+
+/// The instances, and the interfaces that would outlive them.
+async fn with_interfaces(
+    aws: &Aws,
+    cluster: &Cluster,
+    instances: Vec<Instance>,
+) -> Result<Machines> {
+    let ids: Vec<String> = instances.iter().map(|each| each.id.clone()).collect();
     let interfaces = instances::interfaces(aws, &ids)
         .await
         .context("reading the instances' network interfaces")?;
-    let outliving = interfaces.into_iter().filter(|each| {
-        !each.is_managed
-            && !each.interface.delete_on_termination
-            && !each.tags.contains_key(STACK_ID_TAG)
-    });
+    let (ours, others): (Vec<_>, Vec<_>) = interfaces
+        .into_iter()
+        .filter(|each| {
+            !each.is_managed
+                && !each.interface.delete_on_termination
+                && !each.tags.contains_key(STACK_ID_TAG)
+        })
+        .partition(|each| is_of_user_data(cluster, &each.interface));
+    for other in others {
+        aws.run.notice(format!(
+            "network interface {} of instance {} outlives it and was not made by wekactl: it is left alone",
+            other.interface.id, other.interface.instance_id
+        ));
+    }
     Ok(Machines {
-        instances: found,
-        interfaces: outliving.map(|each| each.interface).collect(),
+        instances,
+        interfaces: ours.into_iter().map(|each| each.interface).collect(),
     })
+}
+
+/// Those that were launched between the first look and the moment the group was frozen: from then on there are no more.
+async fn latecomers(aws: &Aws, cluster: &Cluster, known: &Machines) -> Result<Machines> {
+    if aws.run.is_plan() {
+        return Ok(Machines::default());
+    }
+    let name = cluster.backends();
+    let (groups, tagged) = tokio::try_join!(
+        async {
+            AutoScalingGroup::find(aws, cluster, &name)
+                .await
+                .with_context(|| format!("reading Auto Scaling group {name}"))
+        },
+        async {
+            instances::describe_by_tag(aws, cluster)
+                .await
+                .context("reading the cluster's instances")
+        },
+    )?;
+    let mut late = machines(aws, cluster, &groups, tagged).await?;
+    late.retain(|each| !known.instances.iter().any(|one| one.id == each.id));
+    if late.is_empty() {
+        return Ok(Machines::default());
+    }
+    with_interfaces(aws, cluster, late).await
+}
+
+fn is_ours(cluster: &Cluster, group: &auto_scaling_group::Observed) -> bool {
+    owned::<AutoScalingGroup>(cluster, &group.name, group).is_ok()
+}
+
+/// Whether user data made the interface: ours says so, the Go tool's says nothing and is never the first.
+fn is_of_user_data(cluster: &Cluster, interface: &Interface) -> bool {
+    let ours = format!("wekactl {}", cluster.name);
+    interface.description == ours
+        || (interface.description.is_empty() && interface.device_index > 0)
 }
 
 async fn classic_of(
@@ -184,13 +301,32 @@ async fn classic_of(
     }
 }
 
-/// The cluster's DNS record, if its settings tell of one.
+/// The same where no settings tell of it: the stack's, if import has begun to change it.
+async fn classic_without_settings(
+    aws: &Aws,
+    cluster: &Cluster,
+    groups: &[auto_scaling_group::Observed],
+) -> Result<Option<classic_load_balancer::Observed>> {
+    let stack = stack::read(aws, cluster).await?;
+    let Some(name) = stack.and_then(|stack| stack.classic_load_balancers.into_iter().next()) else {
+        return Ok(None);
+    };
+    let is_attached = groups
+        .iter()
+        .any(|group| group.classic_load_balancers.contains(&name));
+    let found = classic_load_balancer::describe(aws, &name)
+        .await
+        .context("reading the classic load balancer")?;
+    Ok(found.filter(|found| is_attached || found.tags.contains_key(BEFORE_TAG)))
+}
+
+/// What there is of the cluster's alias, if it has one.
 async fn dns_of(
     aws: &Aws,
     cluster: &Cluster,
-    settings: Option<&Settings>,
+    dns: Option<Dns>,
 ) -> Result<Option<(String, Vec<dns_record::Observed>)>> {
-    let Some(dns) = settings.and_then(Settings::dns) else {
+    let Some(dns) = dns else {
         return Ok(None);
     };
     let name = DnsRecord::name_of(&dns);
@@ -210,17 +346,15 @@ async fn take_down(
     dns: Option<(String, Vec<dns_record::Observed>)>,
 ) -> Result<Vec<(Kind, String)>> {
     let cluster = &request.cluster;
-    let before = stored
-        .settings
-        .as_ref()
-        .and_then(|settings| settings.before.as_ref());
+    let settings = stored.settings.as_ref();
+    let before = settings.and_then(|settings| settings.before.as_ref());
     let Inventory {
         kms_keys,
         tables,
         roles,
-        log_groups,
+        mut log_groups,
         layers,
-        functions,
+        mut functions,
         rest_apis,
         api_keys,
         usage_plans,
@@ -234,16 +368,24 @@ async fn take_down(
     } = inventory;
     let machine_arns: Vec<String> = state_machines
         .iter()
+        .filter(|machine| owned::<StateMachine>(cluster, &machine.arn, machine).is_ok())
         .map(|machine| machine.arn.clone())
         .collect();
     let balancer_dns: Vec<String> = load_balancers
         .iter()
+        .filter(|balancer| owned::<LoadBalancer>(cluster, &balancer.arn, balancer).is_ok())
         .map(|balancer| balancer.dns_name.clone())
         .collect();
     let role::Roles {
         by_purpose: mut roles,
         unknown,
     } = roles;
+
+    let groups: Vec<_> = groups
+        .into_iter()
+        .filter(|group| is_ours(cluster, group))
+        .collect();
+    let groups = &groups;
 
     let steps = Steps::default();
     let left = {
@@ -258,38 +400,39 @@ async fn take_down(
 
         // Then the instances: what happens to the data is decided here.
         let empty = steps.after(&quiet, async move |()| {
-            let ours = |group: &auto_scaling_group::Observed| {
-                owned::<AutoScalingGroup>(cluster, &group.name, group).is_ok()
-            };
-            let groups: Vec<_> = groups.into_iter().filter(ours).collect();
-            for group in &groups {
-                freeze(aws, group).await?;
-            }
+            let frozen = groups.iter().map(|group| freeze(aws, group));
+            let frozen = async { join_all(frozen).await.settle().map(drop) };
             if request.keep_instances {
-                keep(aws, cluster, &groups, &machines.instances, before).await?;
+                frozen.await?;
+                keep(aws, cluster, groups, machines, settings).await
             } else {
-                terminate(aws, machines).await?;
+                terminate(aws, cluster, machines, frozen).await
+            }
+        });
+        let group = steps.after(&empty, async move |ids| {
+            // Kept instances are out of it; the others go down, which takes minutes that the rest need not wait for.
+            let force = !request.keep_instances;
+            if force && !aws.run.is_plan() && !ids.is_empty() {
+                instances::wait_until_terminated(aws, &ids).await?;
             }
             for group in groups {
                 let row = Row::new(Kind::AutoScalingGroup, &group.name, Action::Delete);
-                // Without --keep-instances its members are terminated; with it, it has none.
-                let force = !request.keep_instances;
-                aws.run
-                    .step(
-                        row,
-                        auto_scaling_group::delete_group(aws, &group.name, force),
-                    )
-                    .await?;
+                let work = auto_scaling_group::delete_group(aws, &group.name, force);
+                aws.run.step(row, work).await?;
             }
             Ok(())
         });
+        let empty = done(&empty);
 
         // Then the rest, at once.
-        let classic_restored = steps.after(&empty, async move |()| {
-            let kept = request
-                .keep_instances
-                .then_some(machines.instances.as_slice());
-            restore_classic(aws, classic, before, kept).await
+        let apart = if request.keep_instances {
+            &group
+        } else {
+            &empty
+        };
+        let classic_restored = steps.after(apart, async move |()| {
+            let keep = request.keep_instances;
+            restore_classic(aws, cluster, classic, before, keep, &machines.instances).await
         });
         let templates = steps.after(&empty, async move |()| {
             remove::<LaunchTemplate>(aws, cluster, &cluster.launch_template(), launch_templates)
@@ -311,102 +454,160 @@ async fn take_down(
                     .filter(|record| balancer_dns.iter().any(|dns| record.points_at(dns)));
                 remove::<DnsRecord>(aws, cluster, &name, ours.collect()).await?;
             }
+            // The listener is what refers to the other two.
             remove::<Listener>(aws, cluster, &Listener::name_of(cluster), listeners).await?;
-            remove::<LoadBalancer>(aws, cluster, &cluster.load_balancer(), load_balancers).await?;
-            remove::<TargetGroup>(aws, cluster, &cluster.target_group(), target_groups).await
+            let balancer_name = cluster.load_balancer();
+            let balancer = remove::<LoadBalancer>(aws, cluster, &balancer_name, load_balancers);
+            let target_name = cluster.target_group();
+            let target_group = remove::<TargetGroup>(aws, cluster, &target_name, target_groups);
+            tokio::join!(balancer, target_group).settle()?;
+            Ok(())
         });
         let machine = steps.after(&empty, async move |()| {
             remove::<StateMachine>(aws, cluster, &cluster.state_machine(), state_machines).await
         });
-        let functions = steps.after(&empty, async move |()| {
-            let removals = functions.into_iter().map(async |(kind, found)| {
-                remove::<Function>(aws, cluster, &cluster.function(kind), found).await
-            });
-            join_all(removals).await.settle()?;
-            Ok(())
-        });
-        let logs = steps.after(&functions, async move |()| {
-            // After the functions, which could still write.
-            let removals = log_groups.into_iter().map(async |(kind, found)| {
-                // What carries no tag of ours was made by Lambda itself, for whom can not be proved.
-                let found = found
-                    .into_iter()
-                    .filter(log_group::Observed::is_tagged)
-                    .collect();
-                remove::<LogGroup>(aws, cluster, &cluster.log_group(kind), found).await
-            });
-            join_all(removals).await.settle()?;
-            Ok(())
-        });
-        let layer = steps.after(&functions, async move |()| {
-            remove::<LayerVersion>(aws, cluster, &cluster.layer(), layers).await
-        });
+        // Each function with what only it uses, so that one that stays keeps only its own.
         let scale_roles = roles
             .remove(&RolePurpose::Function(FunctionKind::Scale))
             .unwrap_or_default();
-        let scale_role = steps.after(&functions, async move |()| {
+        let each_function: Vec<(FunctionKind, Step<'_, ()>)> = FunctionKind::ALL
+            .into_iter()
+            .map(|kind| {
+                let found = functions.remove(&kind).unwrap_or_default();
+                let step = steps.after(&empty, async move |()| {
+                    remove::<Function>(aws, cluster, &cluster.function(kind), found).await
+                });
+                (kind, step)
+            })
+            .collect();
+        let logs_and_roles: Vec<Step<'_, ()>> = each_function
+            .iter()
+            .map(|(kind, function)| {
+                let kind = *kind;
+                // What carries no tag of ours was made by Lambda itself, for whom can not be proved.
+                let logs = log_groups.remove(&kind).unwrap_or_default();
+                let logs: Vec<_> = logs
+                    .into_iter()
+                    .filter(log_group::Observed::is_tagged)
+                    .collect();
+                let roles = roles
+                    .remove(&RolePurpose::Function(kind))
+                    .unwrap_or_default();
+                steps.after(function, async move |()| {
+                    let name = cluster.log_group(kind);
+                    let logs = remove::<LogGroup>(aws, cluster, &name, logs);
+                    tokio::join!(logs, remove_roles(aws, cluster, roles)).settle()?;
+                    Ok(())
+                })
+            })
+            .collect();
+        let functions: Vec<Step<'_, ()>> =
+            each_function.into_iter().map(|(_, step)| step).collect();
+        let layer = steps.after(functions.clone(), async move |_| {
+            remove::<LayerVersion>(aws, cluster, &cluster.layer(), layers).await
+        });
+        let scale = functions[SCALE].clone();
+        let scale_role = steps.after(&scale, async move |()| {
             remove_scale_role(aws, request, scale_roles).await
         });
-        let other_roles = steps.after((&functions, &machine), async move |_| {
-            remove_roles(
-                aws,
-                cluster,
-                roles.into_values().flatten().chain(unknown).collect(),
-            )
-            .await
+        let other_roles = steps.after((&machine, &empty), async move |_| {
+            let roles = roles.into_values().flatten().chain(unknown).collect();
+            remove_roles(aws, cluster, roles).await
         });
 
         // Table and key last: until here a failed destroy finds in the table what to give back.
-        let rest = vec![
-            classic_restored,
-            templates,
-            api,
-            network,
-            machine,
-            logs,
-            layer,
-            other_roles,
-        ];
-        let storage = steps.after(rest.clone(), async move |_| {
+        let rest: Vec<Step<'_, ()>> = [templates, api, network, machine, layer, other_roles]
+            .into_iter()
+            .chain(functions)
+            .chain(logs_and_roles)
+            .collect();
+        let tried = steps.tried(rest.clone());
+        let storage = steps.after((&group, &classic_restored, &tried), async move |_| {
             remove::<Table>(aws, cluster, &cluster.base(), tables).await?;
             remove::<KmsKey>(aws, cluster, &cluster.kms_alias(), kms_keys).await
         });
         let (left, ..) = tokio::join!(scale_role, storage, join_all(rest));
         left.unwrap_or_default()
     };
-    steps.result()?;
-    Ok(left)
+    match steps.result() {
+        Ok(()) => Ok(left),
+        Err(error) => {
+            tell_what_is_left(aws, cluster).await;
+            Err(error)
+        }
+    }
+}
+
+/// After a failure: what a look at AWS finds of the cluster now.
+async fn tell_what_is_left(aws: &Aws, cluster: &Cluster) {
+    let name = cluster.backends();
+    let left = tokio::try_join!(
+        Inventory::read_but_groups(aws, cluster),
+        AutoScalingGroup::find(aws, cluster, &name),
+    );
+    match left {
+        Ok((inventory, groups)) => {
+            let left = Inventory {
+                groups,
+                ..inventory
+            }
+            .names(cluster);
+            let left: Vec<String> = left
+                .iter()
+                .map(|(kind, name)| format!("{kind} {name}"))
+                .collect();
+            if !left.is_empty() {
+                aws.run.warning(format!("left: {}", left.join(", ")));
+            }
+        }
+        // The failure that is told already says more than this second one.
+        Err(error) => aws
+            .run
+            .warning(format!("what is left can not be told: {error:#}")),
+    }
 }
 
 /// Ends the executions under way, and waits until no function of an earlier one can still be running: a state's
-/// end does not stop its function.
+/// end does not stop its function. Looks again after the wait, for a run that began with the rule's last breath.
 async fn quiesce(aws: &Aws, machine_arn: &str) -> Result<()> {
-    let Some(last) = state_machine::last_run(aws, machine_arn).await? else {
-        return Ok(());
-    };
     if aws.run.is_plan() {
         return Ok(());
     }
-    aws.run.proceed()?;
-    if last.ended.is_none() {
-        state_machine::stop_executions(aws, machine_arn).await?;
-    }
-    let ended = last.ended.unwrap_or_else(SystemTime::now);
-    let what = "the last run's functions to end";
-    wait_until(&aws.run, what, 2 * LONGEST_FUNCTION, || async move {
-        // A clock that is ahead of AWS's gives no time at all, which only means waiting longer.
-        let past = ended.elapsed().unwrap_or_default();
-        Ok(match LONGEST_FUNCTION.checked_sub(past) {
-            None | Some(Duration::ZERO) => Probe::Ready(()),
-            Some(rest) => Probe::Pending(format!("{} s to go", rest.as_secs() + 1)),
+    loop {
+        aws.run.proceed()?;
+        let (stopped, last) = tokio::try_join!(
+            state_machine::stop_executions(aws, machine_arn),
+            state_machine::last_run(aws, machine_arn),
+        )?;
+        let Some(last) = last else { return Ok(()) };
+        let past = match last.ended {
+            Some(ended) if stopped == 0 => ended.elapsed().unwrap_or_default(),
+            _ => Duration::ZERO,
+        };
+        let rest = LONGEST_FUNCTION.saturating_sub(past);
+        if rest.is_zero() {
+            return Ok(());
+        }
+        // Counted from here, not by AWS's clock: the two may differ.
+        let begin = Instant::now();
+        let what = "the last run's functions to end";
+        wait_until(&aws.run, what, 2 * LONGEST_FUNCTION, || async move {
+            Ok(match rest.checked_sub(begin.elapsed()) {
+                None | Some(Duration::ZERO) => Probe::Ready(()),
+                Some(rest) => Probe::Pending(format!("{} s to go", rest.as_secs() + 1)),
+            })
         })
-    })
-    .await
+        .await?;
+    }
 }
 
 /// Makes the group launch and require nothing.
 async fn freeze(aws: &Aws, group: &auto_scaling_group::Observed) -> Result<()> {
-    let changes = vec![set("suspendedProcesses", "Launch"), set("minSize", "0")];
+    let suspended = group.suspended.join(", ");
+    let changes = vec![
+        set("suspendedProcesses", &suspended, "and Launch"),
+        set("minSize", &group.min_size.to_string(), "0"),
+    ];
     let row = Row {
         changes,
         ..Row::new(Kind::AutoScalingGroup, &group.name, Action::Update)
@@ -414,7 +615,9 @@ async fn freeze(aws: &Aws, group: &auto_scaling_group::Observed) -> Result<()> {
     let work = async {
         let suspended = async { auto_scaling_group::suspend_launch(aws, &group.name).await };
         let released = async { auto_scaling_group::release(aws, group).await };
-        tokio::join!(suspended, released).settle()?;
+        // Tells an import after a destroy that was interrupted that the suspension is not an operator's.
+        let marked = async { auto_scaling_group::mark_as_destroying(aws, &group.name).await };
+        tokio::join!(suspended, released, marked).settle()?;
         Ok(())
     };
     aws.run.step(row, work).await?;
@@ -422,15 +625,20 @@ async fn freeze(aws: &Aws, group: &auto_scaling_group::Observed) -> Result<()> {
 }
 
 /// Sets the instances free: out of the group, without our tags, protected from termination as they were before.
+/// Returns their ids.
 async fn keep(
     aws: &Aws,
     cluster: &Cluster,
     groups: &[auto_scaling_group::Observed],
-    machines: &[Instance],
-    before: Option<&Before>,
-) -> Result<()> {
+    machines: &Machines,
+    settings: Option<&Settings>,
+) -> Result<Vec<String>> {
+    let before = settings.and_then(|settings| settings.before.as_ref());
+    let late = latecomers(aws, cluster, machines).await?;
+    let machines: Vec<&Instance> = machines.instances.iter().chain(&late.instances).collect();
     for group in groups {
-        let ids: Vec<String> = group.member_ids().collect();
+        let late = late.instances.iter().map(|each| each.id.clone());
+        let ids: Vec<String> = group.member_ids().chain(late).collect();
         if !ids.is_empty() {
             let change = Change {
                 field: "instances".to_owned(),
@@ -446,7 +654,11 @@ async fn keep(
                 .await?;
         }
     }
-    let freed = machines.iter().map(|machine| async move {
+    let user_tags = settings.and_then(|settings| settings.tags_map.as_ref());
+    let mut written = instances::instance_tags(cluster, user_tags.unwrap_or(&Tags::new()));
+    written.retain(|key, _| !key.starts_with(TAG_PREFIX));
+    let written = &written;
+    let freed = machines.iter().map(|&machine| async move {
         let was = before::was_protected(cluster, before, machine);
         if was.is_none() {
             aws.run.notice(format!(
@@ -455,64 +667,44 @@ async fn keep(
             ));
         }
         let was = was.unwrap_or(false);
-        let ours: Vec<String> = machine.tags.keys().filter(|key| key.starts_with(TAG_PREFIX)).cloned().collect();
-        let name = before.and_then(|before| before.names.get(&machine.id));
+        let (back, mut ours) = before.map(|before| before.tags_of(machine, written)).unwrap_or_default();
+        ours.extend(machine.tags.keys().filter(|key| key.starts_with(TAG_PREFIX)).cloned());
         let untagged = Change { field: "tags".to_owned(), from: Some(ours.join(", ")), to: None };
-        let changes = vec![set("disableApiTermination", if was { "true" } else { "false" }), untagged];
+        let changes = vec![set("disableApiTermination", NOT_READ, if was { "true" } else { "false" }), untagged];
         let row = Row { changes, ..Row::new(Kind::Instance, &machine.id, Action::Update) };
         let work = async {
             // The tags last: while they are there a later destroy still finds the instance.
             instances::set_termination_protection(aws, &machine.id, was).await?;
-            if let Some(name) = name {
-                let tags = Tags::from([("Name".to_owned(), name.clone())]);
-                instances::tag(aws, std::slice::from_ref(&machine.id), &tags).await?;
+            if !back.is_empty() {
+                instances::tag(aws, std::slice::from_ref(&machine.id), &back).await?;
             }
             instances::untag(aws, std::slice::from_ref(&machine.id), &ours).await
         };
         aws.run.step(row, work).await
     });
-    join_all(freed).await.settle()?;
-    Ok(())
+    join_some(CHANGES_AT_ONCE, freed).await.settle()?;
+    Ok(machines.iter().map(|machine| machine.id.clone()).collect())
 }
 
-/// Terminates every instance, in whatever state, and with it the interfaces that nobody else would take away.
-async fn terminate(aws: &Aws, machines: &Machines) -> Result<()> {
-    let Machines {
-        instances,
-        interfaces,
-    } = machines;
-    if instances.is_empty() {
-        return Ok(());
-    }
-    let unprotected = instances.iter().map(|machine| async move {
-        let row = Row {
-            changes: vec![set("disableApiTermination", "false")],
-            ..Row::new(Kind::Instance, &machine.id, Action::Update)
-        };
-        aws.run
-            .step(
-                row,
-                instances::set_termination_protection(aws, &machine.id, false),
-            )
-            .await
-    });
-    let released = async {
-        if interfaces.is_empty() {
-            return Ok(None);
-        }
-        let ids: Vec<&str> = interfaces.iter().map(|each| each.id.as_str()).collect();
-        let changes = vec![set("deleteOnTermination", "true")];
-        let row = Row {
-            changes,
-            ..Row::new(Kind::NetworkInterface, ids.join(", "), Action::Update)
-        };
-        aws.run
-            .step(row, instances::set_delete_on_termination(aws, interfaces))
-            .await
-    };
-    let (unprotected, released) = tokio::join!(join_all(unprotected), released);
+/// Terminates every instance, in whatever state, and with it the interfaces that nobody else would take away; but
+/// not before its group is frozen. Returns the instances' ids.
+async fn terminate(
+    aws: &Aws,
+    cluster: &Cluster,
+    machines: &Machines,
+    frozen: impl Future<Output = Result<()>>,
+) -> Result<Vec<String>> {
+    let (frozen, (unprotected, released)) = tokio::join!(frozen, unbind(aws, machines));
+    frozen?;
     released?;
-    let ids: Vec<String> = instances.iter().map(|machine| machine.id.clone()).collect();
+    let late = latecomers(aws, cluster, machines).await?;
+    let (late_unprotected, late_released) = unbind(aws, &late).await;
+    late_released?;
+    let all = machines.instances.iter().chain(&late.instances);
+    let ids: Vec<String> = all.map(|machine| machine.id.clone()).collect();
+    if ids.is_empty() {
+        return Ok(ids);
+    }
     let row = Row::new(Kind::Instance, ids.join(", "), Action::Delete);
     let work = async {
         let refused = instances::terminate(aws, &ids).await;
@@ -522,19 +714,46 @@ async fn terminate(aws: &Aws, machines: &Machines) -> Result<()> {
         });
         gather(errors.collect()).map_or(Ok(()), Err)
     };
-    let terminated = aws.run.step(row, work).await.map(|_| ());
+    let terminated = aws.run.step(row, work).await.map(drop);
     // One that could not be unprotected does not keep the others alive; the failure of either is told.
-    (unprotected.settle().map(|_| ()), terminated).settle()?;
-    if !aws.run.is_plan() {
-        instances::wait_until_terminated(aws, &ids).await?;
-    }
-    Ok(())
+    (unprotected, late_unprotected, terminated).settle()?;
+    Ok(ids)
 }
 
-fn set(field: &str, to: &str) -> Change {
+/// Lifts what would keep instances alive, and what would outlive them.
+async fn unbind(aws: &Aws, machines: &Machines) -> (Result<()>, Result<()>) {
+    let Machines {
+        instances,
+        interfaces,
+    } = machines;
+    let unprotected = instances.iter().map(|machine| async move {
+        let row = Row {
+            changes: vec![set("disableApiTermination", NOT_READ, "false")],
+            ..Row::new(Kind::Instance, &machine.id, Action::Update)
+        };
+        let work = instances::set_termination_protection(aws, &machine.id, false);
+        aws.run.step(row, work).await
+    });
+    let released = async {
+        if interfaces.is_empty() {
+            return Ok(());
+        }
+        let ids: Vec<&str> = interfaces.iter().map(|each| each.id.as_str()).collect();
+        let row = Row {
+            changes: vec![set("deleteOnTermination", "false", "true")],
+            ..Row::new(Kind::NetworkInterface, ids.join(", "), Action::Update)
+        };
+        let work = instances::set_delete_on_termination(aws, interfaces);
+        aws.run.step(row, work).await.map(drop)
+    };
+    let (unprotected, released) = tokio::join!(join_some(CHANGES_AT_ONCE, unprotected), released);
+    (unprotected.settle().map(drop), released)
+}
+
+fn set(field: &str, from: &str, to: &str) -> Change {
     Change {
         field: field.to_owned(),
-        from: None,
+        from: Some(from.to_owned()),
         to: Some(to.to_owned()),
     }
 }
@@ -542,33 +761,40 @@ fn set(field: &str, to: &str) -> Change {
 /// Gives the stack's classic load balancer its health check back, and its members if there still are some.
 async fn restore_classic(
     aws: &Aws,
+    cluster: &Cluster,
     classic: Option<&classic_load_balancer::Observed>,
     before: Option<&Before>,
-    kept: Option<&[Instance]>,
+    keep: bool,
+    machines: &[Instance],
 ) -> Result<()> {
     let Some(classic) = classic else {
         return Ok(());
     };
     let stored = before.and_then(|before| before.classic_load_balancer.clone());
-    let remembered = || {
-        let health_check = classic.remembered()?;
-        Some(classic_load_balancer::Before {
+    let before = stored.unwrap_or_else(|| {
+        let health_check = classic.remembered().unwrap_or_else(|| {
+            aws.run.notice(format!(
+                "nothing tells what health check the classic load balancer {} had before: it stays as it is",
+                classic.name
+            ));
+            classic.health_check.clone()
+        });
+        classic_load_balancer::Before {
             health_check,
-            members: Vec::new(),
-        })
+            members: before::members_in_tags(cluster, machines).collect(),
+        }
+    });
+    // Also those that an earlier, interrupted destroy has set free: they carry no tag of ours any more.
+    let kept: Vec<String> = if keep {
+        let members = instances::describe(aws, &before.members).await?;
+        members
+            .into_iter()
+            .filter(|each| !each.is_terminated())
+            .map(|each| each.id)
+            .collect()
+    } else {
+        Vec::new()
     };
-    let Some(before) = stored.or_else(remembered) else {
-        aws.run.notice(format!(
-            "nothing tells what health check the classic load balancer {} had before: it stays as it is",
-            classic.name
-        ));
-        return Ok(());
-    };
-    let kept: Vec<String> = kept
-        .unwrap_or_default()
-        .iter()
-        .map(|machine| machine.id.clone())
-        .collect();
     let change = Change {
         field: "healthCheck.target".to_owned(),
         from: Some(classic.health_check.target.clone()),
@@ -615,7 +841,7 @@ async fn remove_scale_role(
     }
     let function = request.cluster.function(FunctionKind::Scale);
     let interfaces = async || {
-        instances::interfaces_of_function(aws, &function)
+        function::interfaces(aws, &function)
             .await
             .context("reading the function's network interfaces")
     };

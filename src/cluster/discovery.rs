@@ -5,23 +5,27 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
+use aws_sdk_kms::types::GrantListEntry;
 
 use super::UsageError;
+use super::before;
 use super::code::Code;
-use super::instance_types::cores_of;
+use super::instance_types::{cores_of, go_tool_cores_of};
 use super::inventory::Inventory;
 use super::names::{CLUSTER_TAG, Cluster};
-use super::network;
+use super::network::{self, Network};
 use super::request::ImportRequest;
 use super::settings::{self, Settings, Stored};
 use super::spec::{Cores, Shape, Spec};
 use super::stack::{self, Stack};
 use crate::aws::{Answer, Aws};
-use crate::resource::Resource as _;
+use crate::resource::{Resource as _, owned};
 use crate::resources::auto_scaling_group::{self, AutoScalingGroup};
 use crate::resources::classic_load_balancer;
 use crate::resources::dns_record::{self, DnsRecord};
-use crate::resources::instances::{self, Disk, Instance};
+use crate::resources::instances::{self, Disk, Instance, TypeFacts};
+use crate::resources::load_balancer::LoadBalancer;
+use crate::run::Run;
 
 /// Below this a Weka cluster is not formed. Source: the vendor's import accepts 5.
 const FEWEST_BACKENDS: usize = 5;
@@ -59,8 +63,8 @@ pub struct Discovered {
 pub struct Backend {
     /// What EC2 says.
     pub instance: Instance,
-    /// Whether the group has it.
-    pub member: bool,
+    /// Whether the group has launched it: then it was never anything else than ours.
+    pub launched: bool,
     /// Whether API termination is disabled.
     pub protected: bool,
 }
@@ -70,12 +74,22 @@ pub struct Backend {
 /// # Errors
 /// Whatever speaks against importing: see the functions below.
 pub async fn discover(aws: &Aws, request: &ImportRequest) -> Result<Discovered> {
-    let code = Code::read(aws, request.lambda_binary.as_deref());
-    let (facts, inventory, code) = tokio::try_join!(
-        Box::pin(facts(aws, request)),
-        Inventory::read_but_groups(aws, &request.cluster),
-        code
-    )?;
+    let own = async {
+        let (inventory, code) = tokio::try_join!(
+            Inventory::read_but_groups(aws, &request.cluster),
+            Code::read(aws, request.lambda_binary.as_deref())
+        )?;
+        let is_new = !inventory
+            .layers
+            .iter()
+            .any(|version| version.sha256 == code.sha256);
+        if is_new && !aws.run.is_plan() {
+            code.start_zip();
+        }
+        anyhow::Ok((inventory, code))
+    };
+    let (facts, (inventory, code)) =
+        tokio::try_join!(Box::pin(facts(aws, request)), Box::pin(own))?;
     let inventory = Inventory {
         groups: facts.groups,
         ..inventory
@@ -129,30 +143,55 @@ async fn facts(aws: &Aws, request: &ImportRequest) -> Result<Facts> {
     if let Some(settings) = settings {
         request.check_against(settings)?;
     }
+    let stack = match settings {
+        Some(settings) => own_stack(&aws.run, cluster, settings, stack)?,
+        None => stack,
+    };
 
     let members: BTreeSet<String> = groups
         .iter()
         .flat_map(auto_scaling_group::Observed::member_ids)
         .collect();
-    let sources = source_ids(aws, request, stack.as_ref(), settings.is_some()).await?;
-    let ids: BTreeSet<String> = sources.into_iter().chain(members.iter().cloned()).collect();
+    let launched: BTreeSet<&str> = groups
+        .iter()
+        .flat_map(auto_scaling_group::Observed::launched_ids)
+        .collect();
+    let half_destroyed = groups
+        .iter()
+        .any(auto_scaling_group::Observed::is_half_destroyed);
+    let (sources, freed) = tokio::try_join!(
+        source_ids(aws, request, stack.as_ref(), settings.is_some()),
+        async {
+            match half_destroyed {
+                true => instances::describe_by_tag(aws, cluster)
+                    .await
+                    .context("reading the cluster's instances"),
+                false => Ok(Vec::new()),
+            }
+        }
+    )?;
+    let ids: BTreeSet<String> = sources
+        .into_iter()
+        .chain(freed.into_iter().map(|each| each.id))
+        .chain(members.iter().cloned())
+        .collect();
     let ids: Vec<String> = ids.into_iter().collect();
     let found = instances::describe(aws, &ids)
         .await
         .context("reading the backends")?;
-    let live = live_backends(aws, request, found.clone(), &members)?;
+    let live = live_backends(aws, request, found.clone(), &members, half_destroyed)?;
     if settings.is_none() {
         if let Some(given) = &request.instance_ids {
             check_given(cluster, given, &found)?;
         }
         check_alike(cluster, &live)?;
     }
-    let pattern = match (settings, live.first()) {
-        (Some(settings), _) => Pattern::Settings(settings),
-        (None, Some(first)) => Pattern::Instance(first),
-        (None, None) => bail!("cluster {} has no backends", cluster.name),
+    let Some(first) = live.first() else {
+        bail!("cluster {} has no live backends", cluster.name);
     };
-    let cores = cores(request, &stored, pattern.instance_type())?;
+    check_metadata_tags(&live)?;
+    let pattern = Pattern { settings, first };
+    let cores = cores(request, settings, pattern.instance_type())?;
     let classic_name = match settings {
         Some(settings) => settings.classic_load_balancer.clone(),
         None => stack
@@ -203,26 +242,39 @@ async fn facts(aws: &Aws, request: &ImportRequest) -> Result<Facts> {
         classic,
         records,
     )?;
+    if settings.is_none_or(|settings| settings.cores.is_none()) {
+        check_interfaces(pattern.instance_type(), cores, machine.as_ref())?;
+    }
     let default_cpu = machine
         .as_ref()
         .and_then(|machine| machine.default_cpu.as_ref());
     let network_cards = machine.as_ref().map_or(1, |machine| machine.network_cards);
-    let backends = match &pattern {
-        Pattern::Settings(settings) => settings
-            .backends
-            .shape(network.zone(&settings.subnet).unwrap_or_default()),
-        Pattern::Instance(instance) => instances::shape_of(instance, &volumes, default_cpu)?,
+    let mut backends = match settings {
+        Some(settings) => {
+            let volumes = match settings.backends.volumes_info {
+                Some(_) => Vec::new(),
+                None => instances::shape_of(first, &volumes, default_cpu)?.volumes,
+            };
+            let zone = network.zone(&settings.subnet).unwrap_or_default();
+            settings.backends.shape(zone, volumes)
+        }
+        None => instances::shape_of(first, &volumes, default_cpu)?,
     };
+    // With them there could be no tag of ours on an instance.
+    "disabled".clone_into(&mut backends.metadata.instance_metadata_tags);
     let stack_id = stack.map(|stack| stack.id);
     let spec = if let Some(settings) = settings {
         Spec {
             cluster: cluster.clone(),
             stack_id: settings.stack_id.clone().or(stack_id),
+            additional_subnet: match &settings.additional_subnet {
+                Some(stored) => stored.clone(),
+                None => balanced_subnet(aws, request, &network, &backends.subnet_id).await?,
+            },
             backends,
             max_size: settings.backends.max_size,
             cores,
-            vpc_id: settings.vpc_id.clone(),
-            additional_subnet: settings.additional_subnet.clone(),
+            vpc_id: network.vpc_id.clone(),
             private_subnet: settings.private_subnet,
             dns,
             use_dynamodb_endpoint: settings.use_dynamodb_endpoint,
@@ -253,7 +305,7 @@ async fn facts(aws: &Aws, request: &ImportRequest) -> Result<Facts> {
     let backends = live
         .into_iter()
         .map(|instance| Backend {
-            member: members.contains(&instance.id),
+            launched: launched.contains(instance.id.as_str()),
             protected: protected.get(&instance.id).copied().unwrap_or(false),
             instance,
         })
@@ -269,50 +321,105 @@ async fn facts(aws: &Aws, request: &ImportRequest) -> Result<Facts> {
     })
 }
 
-/// What new backends are modelled on: the settings of a managed cluster, else the first backend.
-enum Pattern<'a> {
-    Settings(&'a Settings),
-    Instance(&'a Instance),
+/// What new backends are modelled on: the settings of a managed cluster, and the first backend where there are none,
+/// or where they do not tell.
+struct Pattern<'a> {
+    settings: Option<&'a Settings>,
+    first: &'a Instance,
 }
 
 impl Pattern<'_> {
     fn instance_type(&self) -> &str {
-        match self {
-            Self::Settings(settings) => &settings.backends.instance_type,
-            Self::Instance(instance) => &instance.instance_type,
-        }
+        self.settings.map_or(&self.first.instance_type, |settings| {
+            &settings.backends.instance_type
+        })
     }
 
     fn image_id(&self) -> &str {
-        match self {
-            Self::Settings(settings) => &settings.backends.image_id,
-            Self::Instance(instance) => &instance.image_id,
-        }
+        self.settings
+            .map_or(&self.first.image_id, |settings| &settings.backends.image_id)
     }
 
     fn vpc_id(&self) -> &str {
-        match self {
-            Self::Settings(settings) => &settings.vpc_id,
-            Self::Instance(instance) => instance.vpc_id.as_deref().unwrap_or_default(),
-        }
+        let stored = self
+            .settings
+            .and_then(|settings| settings.vpc_id.as_deref());
+        stored.or(self.first.vpc_id.as_deref()).unwrap_or_default()
     }
 
-    /// The volumes of the instance; the settings have theirs.
+    /// The volumes of the first backend, where the settings do not tell.
     async fn volumes(&self, aws: &Aws) -> Result<BTreeMap<String, Disk>> {
-        match self {
-            Self::Settings(_) => Ok(BTreeMap::new()),
-            Self::Instance(instance) => {
-                let ids: Vec<String> = instance
-                    .devices
-                    .iter()
-                    .map(|device| device.volume_id.clone())
-                    .collect();
-                instances::volumes(aws, &ids)
-                    .await
-                    .context("reading the volumes")
-            }
+        let stored = self
+            .settings
+            .and_then(|settings| settings.backends.volumes_info.as_ref());
+        if stored.is_some() {
+            return Ok(BTreeMap::new());
+        }
+        let ids: Vec<String> = self
+            .first
+            .devices
+            .iter()
+            .map(|device| device.volume_id.clone())
+            .collect();
+        instances::volumes(aws, &ids)
+            .await
+            .context("reading the volumes")
+    }
+}
+
+/// The stack from which a managed cluster may still get backends: the very one it came from, while its resources
+/// stay. Another one of that name has other backends, which are not this cluster's.
+fn own_stack(
+    run: &Run,
+    cluster: &Cluster,
+    settings: &Settings,
+    stack: Option<Stack>,
+) -> Result<Option<Stack>> {
+    let name = &cluster.name;
+    let nothing = |why: String| {
+        run.notice(format!("{why}: no backends are taken from it"));
+        Ok(None)
+    };
+    match (stack, &settings.stack_id) {
+        (None, None) => Ok(None),
+        (None, Some(_)) => nothing(format!(
+            "stack {name}, which the cluster came from, is gone"
+        )),
+        (Some(stack), Some(stored)) if stack.id != *stored => bail!(
+            "cluster {name} came from stack {stored}, and the stack of that name is another one now, {}: a cluster of \
+             one name at a time; destroy the managed one first, with --keep-instances if its machines shall stay",
+            stack.id
+        ),
+        (Some(_), None) if settings.are_ours() => nothing(format!(
+            "there is a stack {name}, and the cluster of that name did not come from it"
+        )),
+        (Some(stack), _) if !stack.usable => nothing(format!("stack {name} is {}", stack.status)),
+        (Some(stack), _) => Ok(Some(stack)),
+    }
+}
+
+/// The load balancer's second subnet in a managed cluster whose settings do not tell: the one it has.
+async fn balanced_subnet(
+    aws: &Aws,
+    request: &ImportRequest,
+    network: &Network,
+    first: &str,
+) -> Result<String> {
+    let given = request.additional_subnet.as_deref();
+    if given.is_none() {
+        let name = request.cluster.load_balancer();
+        let found = LoadBalancer::find(aws, &request.cluster, &name)
+            .await
+            .with_context(|| format!("reading load balancer {name}"))?;
+        let ours = found
+            .iter()
+            .filter(|found| owned::<LoadBalancer>(&request.cluster, &name, found).is_ok());
+        let mut subnets = ours.flat_map(|found| &found.subnets);
+        if let Some(second) = subnets.find(|subnet| *subnet != first) {
+            return Ok(second.clone());
         }
     }
+    network.second_subnet(first, given)
 }
 
 /// The ids the backends are looked for among, besides the group's members.
@@ -339,6 +446,9 @@ async fn source_ids(
         };
         bail!("there is no stack {name} in {}; {there_are}", aws.region());
     };
+    if managed {
+        return Ok(stack.instance_ids.clone());
+    }
     if !stack.usable {
         bail!(
             "stack {name} is {}: it can be imported once it is CREATE_COMPLETE, UPDATE_COMPLETE, \
@@ -354,25 +464,31 @@ async fn source_ids(
     Ok(stack.instance_ids.clone())
 }
 
-/// The instances that are backends of this cluster and still alive, in the order of `found`.
+/// The instances that are backends of this cluster and still alive, in the order of `found`. After a destroy that was
+/// interrupted, also those that it has taken out of the group.
 fn live_backends(
     aws: &Aws,
     request: &ImportRequest,
     found: Vec<Instance>,
     members: &BTreeSet<String>,
+    half_destroyed: bool,
 ) -> Result<Vec<Instance>> {
     let mut live = Vec::new();
     for instance in found.into_iter().filter(|each| !each.is_terminated()) {
-        let owner = instance.tags.get(CLUSTER_TAG);
-        if members.contains(&instance.id) {
+        let owner = instance.tags.get(CLUSTER_TAG).map(String::as_str);
+        let is_ours = owner.is_some_and(|owner| owner == request.cluster.name);
+        let other = owner
+            .or_else(|| before::cluster_in_tag(&instance.tags))
+            .filter(|owner| *owner != request.cluster.name);
+        if members.contains(&instance.id) || is_ours && half_destroyed {
             live.push(instance);
-        } else if owner.is_some_and(|owner| *owner != request.cluster.name) {
+        } else if let Some(owner) = other {
             bail!(
-                "instance {} belongs to the managed cluster {}",
+                "instance {} belongs to the managed cluster {owner}: leave it out, or run \
+                 `wekactl cluster destroy --name {owner} --keep-instances` first",
                 instance.id,
-                owner.map_or("", String::as_str)
             );
-        } else if owner.is_some() {
+        } else if is_ours {
             aws.run.notice(format!(
                 "instance {} was a member of the group and was taken out of it: it is left alone",
                 instance.id
@@ -420,8 +536,12 @@ fn check_given(cluster: &Cluster, given: &[String], found: &[Instance]) -> Resul
     Ok(())
 }
 
-/// That a first import has enough backends, and that they are alike: the group will launch more of one kind.
+/// That a first import has enough backends, that they lack nothing, and that they are alike: the group will launch
+/// more of one kind.
 fn check_alike(cluster: &Cluster, live: &[Instance]) -> Result<()> {
+    for instance in live {
+        instances::check_model(instance)?;
+    }
     let differences = instances::differences(live);
     if !differences.is_empty() {
         bail!(
@@ -436,7 +556,8 @@ fn check_alike(cluster: &Cluster, live: &[Instance]) -> Result<()> {
     }
     if live.len() < FEWEST_BACKENDS {
         bail!(
-            "cluster {} has {} backends, and a managed one needs at least {FEWEST_BACKENDS}",
+            "cluster {} has {} backends (terminated ones do not count), and a managed one needs at least \
+             {FEWEST_BACKENDS}",
             cluster.name,
             live.len()
         );
@@ -444,7 +565,48 @@ fn check_alike(cluster: &Cluster, live: &[Instance]) -> Result<()> {
     Ok(())
 }
 
-/// That the backends that are not in the group yet can be attached to it.
+/// That the backends can be tagged: where an instance offers its tags through its metadata service, which makes paths
+/// of them, EC2 takes no key with a slash.
+fn check_metadata_tags(live: &[Instance]) -> Result<()> {
+    let offering: Vec<&str> = live
+        .iter()
+        .filter(|instance| {
+            let options = instance.metadata.as_ref();
+            options.is_some_and(|options| options.instance_metadata_tags == "enabled")
+        })
+        .map(|instance| instance.id.as_str())
+        .collect();
+    let Some(first) = offering.first() else {
+        return Ok(());
+    };
+    bail!(
+        "EC2 refuses the tags of a managed cluster on instances that offer theirs through the metadata service: {}; run \
+         for each, as for the first, `aws ec2 modify-instance-metadata-options --instance-id {first} \
+         --instance-metadata-tags disabled`, then import again",
+        offering.join(", ")
+    )
+}
+
+/// That a machine has a network interface for each of Weka's cores, and one for management.
+fn check_interfaces(
+    instance_type: &str,
+    cores: Cores,
+    machine: Option<&TypeFacts>,
+) -> Result<(), UsageError> {
+    let needed = cores.interfaces() + 1;
+    let most = machine
+        .map(|machine| machine.max_interfaces)
+        .filter(|most| *most > 0);
+    match most {
+        Some(most) if needed > most => Err(UsageError(format!(
+            "instance type {instance_type} has {most} network interfaces, and Weka needs {needed} with {cores}, one for \
+             each core and one for management: give it fewer cores with --cores"
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// That the backends that are not in the group yet can be attached to it, and are what it launches.
 fn check_newcomers(newcomers: &[&Instance], shape: &Shape) -> Result<()> {
     for instance in newcomers {
         if !instance.is_running() {
@@ -454,27 +616,77 @@ fn check_newcomers(newcomers: &[&Instance], shape: &Shape) -> Result<()> {
                 instance.state
             );
         }
-        if instance.availability_zone != shape.availability_zone {
+        let misfits = misfits(instance, shape);
+        if !misfits.is_empty() {
             bail!(
-                "instance {} is in {}, and the cluster's group is in {}",
+                "instance {} is not what the cluster's group consists of: {}",
                 instance.id,
-                instance.availability_zone,
-                shape.availability_zone
+                misfits.join("; ")
             );
         }
     }
     Ok(())
 }
 
-/// What Weka gets of each machine.
-fn cores(request: &ImportRequest, stored: &Stored, instance_type: &str) -> Result<Cores> {
-    let stored = stored.settings.as_ref().and_then(|settings| settings.cores);
-    stored.or(request.cores).or_else(|| cores_of(instance_type)).ok_or_else(|| {
+/// In what an instance differs from the group's.
+fn misfits(instance: &Instance, shape: &Shape) -> Vec<String> {
+    let none = || "none".to_owned();
+    let compared = [
+        (
+            "instance type is",
+            instance.instance_type.clone(),
+            shape.instance_type.clone(),
+        ),
+        (
+            "image is",
+            instance.image_id.clone(),
+            shape.image_id.clone(),
+        ),
+        (
+            "subnet is",
+            instance.subnet_id.clone().unwrap_or_else(none),
+            shape.subnet_id.clone(),
+        ),
+        (
+            "zone is",
+            instance.availability_zone.clone(),
+            shape.availability_zone.clone(),
+        ),
+        (
+            "security groups are",
+            instance.security_groups.join(" and "),
+            shape.security_groups.join(" and "),
+        ),
+        (
+            "instance profile is",
+            instance.profile_arn.clone().unwrap_or_else(none),
+            shape.instance_profile_arn.clone(),
+        ),
+    ];
+    let differ = compared
+        .into_iter()
+        .filter(|(_, its, wanted)| its != wanted);
+    differ
+        .map(|(field, its, wanted)| format!("its {field} {its}, the group's {wanted}"))
+        .collect()
+}
+
+/// What Weka gets of each machine. A cluster of the Go tool keeps what that tool gave it.
+fn cores(
+    request: &ImportRequest,
+    settings: Option<&Settings>,
+    instance_type: &str,
+) -> Result<Cores, UsageError> {
+    let stored = settings.and_then(|settings| settings.cores);
+    let published = || {
+        let go_tool = settings.and_then(|_| go_tool_cores_of(instance_type));
+        go_tool.or_else(|| cores_of(instance_type))
+    };
+    stored.or(request.cores).or_else(published).ok_or_else(|| {
         UsageError(format!(
             "instance type {instance_type} is not in wekactl's table: say what Weka gets of such a machine \
              with --cores compute=N,drive=N,frontend=N,memory=BYTES"
         ))
-        .into()
     })
 }
 
@@ -541,8 +753,16 @@ async fn check_volume_keys(aws: &Aws, shape: &Shape) -> Result<()> {
 const AUTO_SCALING_ROLE: &str =
     "role/aws-service-role/autoscaling.amazonaws.com/AWSServiceRoleForAutoScaling";
 
+/// What KMS says to who may not see who may use a key, another account's included: nothing follows from it.
+const MAY_NOT_LOOK: &[&str] = &["AccessDeniedException", "NotFoundException"];
+
 /// That Auto Scaling may use the customer's key a volume is encrypted with.
 async fn check_volume_key(aws: &Aws, key: &str, device: &str) -> Result<()> {
+    let identity = aws.identity().await?;
+    let role = format!(
+        "arn:{}:iam::{}:{AUTO_SCALING_ROLE}",
+        identity.partition, identity.account
+    );
     let (described, policy, grants) = tokio::join!(
         aws.kms().describe_key().key_id(key).send(),
         aws.kms()
@@ -550,37 +770,52 @@ async fn check_volume_key(aws: &Aws, key: &str, device: &str) -> Result<()> {
             .key_id(key)
             .policy_name("default")
             .send(),
-        aws.kms().list_grants().key_id(key).limit(100).send(),
+        aws.kms()
+            .list_grants()
+            .key_id(key)
+            .grantee_principal(&role)
+            .into_paginator()
+            .items()
+            .send()
+            .try_collect(),
     );
-    let manager = described
-        .answer()
+    let described = described
+        .if_found(&MAY_NOT_LOOK[..1])
         .with_context(|| format!("reading the key {key} of volume {device}"))?;
     // AWS's own key for EBS may be used by whoever may use EBS.
-    if manager
-        .key_metadata()
+    if described
+        .as_ref()
+        .and_then(|described| described.key_metadata())
         .and_then(|key| key.key_manager())
         .is_some_and(|manager| manager.as_str() == "AWS")
     {
         return Ok(());
     }
-    let identity = aws.identity().await?;
-    let role = format!(
-        "arn:{}:iam::{}:{AUTO_SCALING_ROLE}",
-        identity.partition, identity.account
-    );
-    let in_policy = policy.answer().is_ok_and(|answer| {
-        answer
-            .policy()
-            .is_some_and(|policy| policy.contains(AUTO_SCALING_ROLE))
+    let policy = policy
+        .if_found(MAY_NOT_LOOK)
+        .with_context(|| format!("reading the policy of the key {key}"))?;
+    let grants = grants
+        .if_found(MAY_NOT_LOOK)
+        .with_context(|| format!("reading the grants of the key {key}"))?;
+    let in_policy = policy.as_ref().map(|answer| {
+        let document = answer.policy();
+        document.is_some_and(|document| document.contains(AUTO_SCALING_ROLE))
     });
-    let in_grants = grants.answer().is_ok_and(|answer| {
-        answer
-            .grants()
+    let in_grants = grants.as_ref().map(|grants: &Vec<_>| {
+        grants
             .iter()
-            .any(|grant| grant.grantee_principal() == Some(&role))
+            .any(|grant: &GrantListEntry| grant.grantee_principal() == Some(&role))
     });
-    if in_policy || in_grants {
-        return Ok(());
+    match (in_policy, in_grants) {
+        (Some(true), _) | (_, Some(true)) => return Ok(()),
+        (Some(false), Some(false)) => {}
+        (None, _) | (_, None) => {
+            aws.run.warning(format!(
+                "volume {device} is encrypted with the key {key}, and these credentials may not see who may use it: if \
+                 {role} may not, no instance can be launched"
+            ));
+            return Ok(());
+        }
     }
     bail!(
         "volume {device} is encrypted with the key {key}, which Auto Scaling may not use to launch instances: add to the \
@@ -592,4 +827,195 @@ async fn check_volume_key(aws: &Aws, key: &str, device: &str) -> Result<()> {
              "Condition": {"Bool": {"kms:GrantIsForAWSResource": true}}},
         ])
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use secrecy::SecretString;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::cluster::request::Credentials;
+    use crate::cluster::spec::MetadataOptions;
+
+    fn prod() -> Cluster {
+        "prod".parse().unwrap()
+    }
+
+    /// As the Go tool wrote them, and more.
+    fn settings(more: &Value) -> Settings {
+        let mut settings = json!({
+            "Subnet": "subnet-1",
+            "Backends": {"IamArn": "arn:p", "ImageID": "ami-1", "InstanceType": "i3en.2xlarge", "MaxSize": 42,
+                "SecurityGroupsIds": ["sg-1"], "Subnet": "subnet-1"},
+        });
+        for (key, value) in more.as_object().unwrap() {
+            settings[key] = value.clone();
+        }
+        serde_json::from_value(settings).unwrap()
+    }
+
+    fn stack(id: &str, usable: bool) -> Stack {
+        Stack {
+            id: id.into(),
+            status: "DELETE_FAILED".into(),
+            usable,
+            instance_ids: vec!["i-1".into()],
+            classic_load_balancers: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn only_the_stack_it_came_from_gives_a_managed_cluster_backends() {
+        let cores = json!({"compute": 1, "drive": 1, "frontend": 1, "memory": 2_000_000_000});
+        let (go, ours, given) = (
+            settings(&json!({})),
+            settings(&json!({"StackId": "arn:1", "Cores": cores})),
+            settings(&json!({"Cores": cores})),
+        );
+        let used = |settings: &Settings, stack: Option<Stack>| {
+            let own = own_stack(&Run::unwatched(), &prod(), settings, stack);
+            own.map(|stack| stack.map(|stack| stack.id))
+        };
+        let one = || Some("arn:1".to_owned());
+        assert_eq!(used(&ours, Some(stack("arn:1", true))).unwrap(), one());
+        // The Go tool did not write down which it was.
+        assert_eq!(used(&go, Some(stack("arn:1", true))).unwrap(), one());
+        assert_eq!(used(&given, Some(stack("arn:1", true))).unwrap(), None);
+        assert_eq!(used(&ours, Some(stack("arn:1", false))).unwrap(), None);
+        assert_eq!(used(&ours, None).unwrap(), None);
+        let error = used(&ours, Some(stack("arn:2", true))).unwrap_err();
+        let said = error.to_string();
+        assert!(said.contains("arn:1") && said.contains("arn:2"), "{said}");
+    }
+
+    fn instance() -> Instance {
+        let shape = settings(&json!({})).backends.shape("a", Vec::new());
+        Instance {
+            id: "i-1".into(),
+            state: "running".into(),
+            instance_type: shape.instance_type,
+            image_id: shape.image_id,
+            subnet_id: Some(shape.subnet_id),
+            availability_zone: shape.availability_zone,
+            profile_arn: Some(shape.instance_profile_arn),
+            security_groups: shape.security_groups,
+            metadata: Some(shape.metadata),
+            ..Instance::default()
+        }
+    }
+
+    #[test]
+    fn a_newcomer_is_what_the_group_consists_of() {
+        type Flaw = fn(&mut Instance);
+        let shape = settings(&json!({})).backends.shape("a", Vec::new());
+        assert!(check_newcomers(&[&instance()], &shape).is_ok());
+        let flaws: [(&str, Flaw); 6] = [
+            (
+                "its instance type is m5.large, the group's i3en.2xlarge",
+                |it| {
+                    it.instance_type = "m5.large".into();
+                },
+            ),
+            ("its image is ami-2, the group's ami-1", |it| {
+                it.image_id = "ami-2".into();
+            }),
+            (
+                "its subnet is subnet-2, the group's subnet-1; its zone is b, the group's a",
+                |it| {
+                    it.subnet_id = Some("subnet-2".into());
+                    it.availability_zone = "b".into();
+                },
+            ),
+            (
+                "its security groups are sg-1 and sg-2, the group's sg-1",
+                |it| {
+                    it.security_groups.push("sg-2".into());
+                },
+            ),
+            ("its instance profile is none, the group's arn:p", |it| {
+                it.profile_arn = None;
+            }),
+            ("i-1 is stopped", |it| it.state = "stopped".into()),
+        ];
+        for (words, flaw) in flaws {
+            let mut newcomer = instance();
+            flaw(&mut newcomer);
+            let error = check_newcomers(&[&newcomer], &shape)
+                .unwrap_err()
+                .to_string();
+            assert!(error.contains(words), "{error}");
+        }
+    }
+
+    #[test]
+    fn instances_that_offer_their_tags_are_refused_with_the_command() {
+        let mut offering = instance();
+        offering.metadata = Some(MetadataOptions {
+            instance_metadata_tags: "enabled".into(),
+            ..offering.metadata.unwrap()
+        });
+        assert!(check_metadata_tags(&[instance()]).is_ok());
+        let error = check_metadata_tags(&[instance(), offering])
+            .unwrap_err()
+            .to_string();
+        let command = "`aws ec2 modify-instance-metadata-options --instance-id i-1 --instance-metadata-tags disabled`";
+        assert!(error.contains(command), "{error}");
+    }
+
+    #[test]
+    fn each_core_has_an_interface_and_management_has_one() {
+        let machine = |max_interfaces| TypeFacts {
+            architectures: Vec::new(),
+            network_cards: 1,
+            max_interfaces,
+            default_cpu: None,
+        };
+        let cores = "compute=1,drive=1,frontend=1,memory=2000000000"
+            .parse()
+            .unwrap();
+        let check = |most| check_interfaces("i3en.2xlarge", cores, Some(&machine(most)));
+        assert!(check(4).is_ok());
+        let error = check(3).unwrap_err().to_string();
+        assert!(
+            error.contains("has 3") && error.contains("--cores"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_cluster_of_the_go_tool_keeps_the_go_tools_cores() {
+        let request = ImportRequest {
+            cluster: prod(),
+            instance_ids: None,
+            user_tags: crate::resource::Tags::new(),
+            private_subnet: false,
+            additional_subnet: None,
+            dns: None,
+            use_dynamodb_endpoint: false,
+            cores: None,
+            credentials: Credentials {
+                username: SecretString::from("admin"),
+                password: SecretString::from("secret"),
+            },
+            lambda_binary: None,
+        };
+        let go = settings(&json!({}));
+        let of = |request: &ImportRequest, settings, kind| cores(request, settings, kind).unwrap();
+        let memory = of(&request, Some(&go), "i3en.2xlarge").memory;
+        assert_eq!(memory, 31_796_436_575);
+        assert_eq!(of(&request, None, "i3en.2xlarge").memory, 32_640_000_000);
+        // It knew none of these, and gave them nothing.
+        assert_eq!(
+            of(&request, Some(&go), "i8ge.2xlarge").memory,
+            32_640_000_000
+        );
+        let given = ImportRequest {
+            cores: "compute=2,drive=1,frontend=0,memory=2000000000"
+                .parse()
+                .ok(),
+            ..request
+        };
+        assert_eq!(of(&given, Some(&go), "i3en.2xlarge").compute, 2);
+    }
 }

@@ -6,19 +6,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use futures::future::{FutureExt as _, join_all};
+use futures::future::join_all;
 use secrecy::SecretString;
 
 use super::before::{self, Before};
 use super::discovery::{Backend, Discovered, discover};
 use super::inventory::Inventory;
-use super::names::{BEFORE_TAG, Cluster, FunctionKind, RolePurpose};
+use super::names::{BEFORE_TAG, Cluster, DESTROYING_TAG, FunctionKind, RolePurpose};
 use super::policies::Policies;
 pub use super::request::{Credentials, ImportRequest};
 use super::settings::{self, Settings};
-use super::spec::Spec;
-use super::steps::{Step, Steps};
-use crate::aws::{Aws, Probe, wait_until};
+use super::spec::{Dns, Spec};
+use super::steps::{Step, Steps, done};
+use crate::aws::{Aws, CHANGES_AT_ONCE, Probe, join_some, wait_until};
 use crate::bootstrap::{self, UserData};
 use crate::resource::{Diff, Known, Settle as _, Tags, ensure};
 use crate::resources::api_key::ApiKey;
@@ -55,25 +55,26 @@ pub async fn import(aws: &Aws, request: ImportRequest) -> Result<Option<String>>
     let found = discover(aws, &request).await?;
     found.inventory.check_owned(&request.cluster)?;
     let balancer = found.inventory.load_balancers.first();
-    dns_record::check_free(
-        &found.dns_records,
-        balancer.map(|balancer| balancer.dns_name.as_str()),
-    )?;
+    let balancer = balancer.map(|balancer| balancer.dns_name.as_str());
+    dns_record::check_free(&found.dns_records, balancer)?;
+    let is_first = found.stored.settings.is_none();
     let name = make(aws, found, &request.credentials).await?;
-    warn_of_the_stack(aws, &request);
+    if is_first && request.instance_ids.is_none() {
+        warn_of_the_stack(aws, &request.cluster);
+    }
     Ok(name)
 }
 
 /// What stays dangerous, and whose remedy is the stack's owner's.
-fn warn_of_the_stack(aws: &Aws, request: &ImportRequest) {
-    if request.instance_ids.is_none() {
-        aws.run.warning(format!(
-            "an update of stack {name} may replace backends, and the stack can not be deleted before `wekactl cluster \
-             destroy`; to forbid updates: aws cloudformation set-stack-policy --stack-name {name} --stack-policy-body \
-             '{{\"Statement\":[{{\"Effect\":\"Deny\",\"Action\":\"Update:*\",\"Principal\":\"*\",\"Resource\":\"*\"}}]}}'",
-            name = request.cluster.name
-        ));
-    }
+fn warn_of_the_stack(aws: &Aws, cluster: &Cluster) {
+    let deny =
+        r#"{"Statement":[{"Effect":"Deny","Action":"Update:*","Principal":"*","Resource":"*"}]}"#;
+    aws.run.warning(format!(
+        "an update of stack {name} may replace backends, and the stack can not be deleted before \
+         `wekactl cluster destroy`; to forbid updates: aws cloudformation set-stack-policy \
+         --stack-name {name} --stack-policy-body '{deny}'",
+        name = cluster.name
+    ));
 }
 
 async fn make(aws: &Aws, found: Discovered, credentials: &Credentials) -> Result<Option<String>> {
@@ -90,11 +91,15 @@ async fn make(aws: &Aws, found: Discovered, credentials: &Credentials) -> Result
     let (spec, stored, backends, classic, code) =
         (&spec, &stored, &backends, classic.as_ref(), &code);
     let (cluster, tags, identity) = (&spec.cluster, &spec.user_tags, aws.identity().await?);
-    let before = &Before::of(cluster, stored.settings.as_ref(), backends, classic);
+    let before = &Before::of(cluster, stored.settings.as_ref(), backends, tags, classic);
     let seal_key = &inventory.seal_key().unwrap_or_else(function::new_seal_key);
     let referenced = inventory.referenced_roles();
-    let referenced: Vec<&str> = referenced.iter().map(String::as_str).collect();
     let members: BTreeSet<String> = inventory.members().collect();
+    let half_destroyed = inventory
+        .groups
+        .iter()
+        .any(auto_scaling_group::Observed::is_half_destroyed);
+    let unverified = unverified(&inventory, backends);
     let has_functions = !inventory.functions.is_empty();
     let join_before = inventory
         .functions
@@ -104,7 +109,7 @@ async fn make(aws: &Aws, found: Discovered, credentials: &Credentials) -> Result
     let Inventory {
         kms_keys,
         tables,
-        mut roles,
+        roles,
         mut log_groups,
         layers,
         mut functions,
@@ -138,6 +143,7 @@ async fn make(aws: &Aws, found: Discovered, credentials: &Credentials) -> Result
         });
         let wanted_settings = Settings::of(
             spec,
+            stored.settings.as_ref(),
             Some(before.clone()).filter(|before| !before.is_empty()),
         );
         let settings = steps.after(&table, async move |_| {
@@ -157,6 +163,7 @@ async fn make(aws: &Aws, found: Discovered, credentials: &Credentials) -> Result
         });
 
         // Roles. Only some policies name the key; the others need not wait for it.
+        let mut roles = roles.of_this_region(&referenced);
         let policies = |key_arn| Policies {
             cluster,
             region: aws.region(),
@@ -166,10 +173,7 @@ async fn make(aws: &Aws, found: Discovered, credentials: &Credentials) -> Result
         };
         let roles: BTreeMap<RolePurpose, Step<'_, Known<role::Observed>>> = RolePurpose::all()
             .map(|purpose| {
-                let found = role::referenced_first(
-                    roles.by_purpose.remove(&purpose).unwrap_or_default(),
-                    &referenced,
-                );
+                let found = roles.remove(&purpose).unwrap_or_default();
                 let make = async move |policy| {
                     let trust = policies(Known::AfterApply).trust(purpose);
                     let role =
@@ -221,11 +225,13 @@ async fn make(aws: &Aws, found: Discovered, credentials: &Credentials) -> Result
                 spec.additional_subnet.clone(),
             ];
             subnets.sort();
+            let mut tags = cluster.tags(tags);
+            tags.extend(spec.dns.iter().flat_map(Dns::tags));
             let wanted = LoadBalancer {
                 name: cluster.load_balancer(),
                 subnets,
                 security_groups: spec.backends.security_groups.clone(),
-                tags: cluster.tags(tags),
+                tags,
             };
             ensure(aws, cluster, &wanted, load_balancers).await
         });
@@ -253,7 +259,7 @@ async fn make(aws: &Aws, found: Discovered, credentials: &Credentials) -> Result
                 .await
             },
         );
-        let dns_record = steps.after(&balancer, async move |balancer| {
+        let dns_record = steps.after((&balancer, &settings), async move |(balancer, _)| {
             let Some(dns) = &spec.dns else { return Ok(()) };
             let target = (
                 balancer.map(|found| found.dns_name.clone()),
@@ -308,11 +314,17 @@ async fn make(aws: &Aws, found: Discovered, credentials: &Credentials) -> Result
                 ensure(aws, cluster, &wanted, groups).await
             },
         );
-        let attached = steps.after(&group, async move |_| {
+        let attached = steps.after((&group, &settings, &remembered), async move |_| {
             attach(aws, cluster, backends, &members).await
         });
         let tagged = steps.after(&attached, async move |()| {
             tag_members(aws, spec, backends).await
+        });
+        let unmarked = steps.after(&attached, async move |()| {
+            if half_destroyed {
+                unmark(aws, &cluster.backends()).await?;
+            }
+            Ok(())
         });
 
         // The functions. Those that run already change only after the group they act on.
@@ -376,13 +388,17 @@ async fn make(aws: &Aws, found: Discovered, credentials: &Credentials) -> Result
             )
             .await
         });
+        let versions = steps.after(&layer, async move |(kept, found)| match kept {
+            Known::Value(kept) => layer_version::versions(aws, cluster, &kept, found).await,
+            Known::AfterApply => Ok(found),
+        });
         let pruned = steps.after(
-            (&layer, functions.clone()),
-            async move |((kept, found), _)| {
+            (&layer, &versions, functions.clone()),
+            async move |((kept, _), versions, _)| {
                 // Every function has the kept one by now.
                 match kept.value() {
                     Some(kept) => {
-                        layer_version::prune(aws, &kept.arn, &BTreeSet::new(), &found).await
+                        layer_version::prune(aws, &kept.arn, &BTreeSet::new(), &versions).await
                     }
                     None => Ok(()),
                 }
@@ -416,6 +432,7 @@ async fn make(aws: &Aws, found: Discovered, credentials: &Credentials) -> Result
             done(&listener),
             dns_record,
             tagged,
+            unmarked,
             permission,
             pruned,
             done(&machine),
@@ -426,8 +443,8 @@ async fn make(aws: &Aws, found: Discovered, credentials: &Credentials) -> Result
         let rule = steps.after(
             (&roles[&RolePurpose::EventRule], made.clone()),
             async move |(role, _)| {
-                if event_rules.is_empty() && !aws.run.is_plan() {
-                    verify(aws, cluster, backends).await?;
+                if !unverified.is_empty() && !aws.run.is_plan() {
+                    verify(aws, cluster, &unverified, event_rules.is_empty()).await?;
                 }
                 for notice in event_rules.iter().filter_map(event_rule::Observed::notice) {
                     aws.run.notice(notice);
@@ -453,11 +470,6 @@ async fn make(aws: &Aws, found: Discovered, credentials: &Credentials) -> Result
     };
     steps.result()?;
     Ok(name)
-}
-
-/// A step for who only wants to know that it is done.
-fn done<'a, T: Clone + Send + Sync + 'a>(step: &Step<'a, T>) -> Step<'a, ()> {
-    step.clone().map(|value| value.map(drop)).boxed().shared()
 }
 
 /// The launch template of a spec.
@@ -498,17 +510,14 @@ async fn remember(
     classic: Option<&classic_load_balancer::Observed>,
 ) -> Result<()> {
     let mut by_value: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for backend in backends
-        .iter()
-        .filter(|each| !each.member && !each.instance.tags.contains_key(BEFORE_TAG))
-    {
-        let was = before
-            .termination_protection
-            .get(&backend.instance.id)
-            .copied()
-            .unwrap_or(false);
+    let untold = backends.iter().filter(|each| {
+        let told_by = before::cluster_in_tag(&each.instance.tags);
+        before.knows(&each.instance.id) && told_by != Some(cluster.name.as_str())
+    });
+    for backend in untold {
+        let was = before.of_instance(&backend.instance.id);
         by_value
-            .entry(before::tag_value(cluster, was))
+            .entry(was.tag_value(cluster))
             .or_default()
             .push(backend.instance.id.clone());
     }
@@ -575,7 +584,7 @@ async fn protect_from_termination(aws: &Aws, backends: &[Backend]) -> Result<()>
             .step(row, instances::set_termination_protection(aws, id, true))
             .await
     });
-    join_all(protections).await.settle()?;
+    join_some(CHANGES_AT_ONCE, protections).await.settle()?;
     Ok(())
 }
 
@@ -633,6 +642,23 @@ async fn attach(
     Ok(())
 }
 
+/// The group is whole again: what destroy has written on it goes.
+async fn unmark(aws: &Aws, group: &str) -> Result<()> {
+    let change = Change {
+        field: format!("tags.{DESTROYING_TAG}"),
+        from: Some("true".to_owned()),
+        to: None,
+    };
+    let row = Row {
+        changes: vec![change],
+        ..Row::new(Kind::AutoScalingGroup, group, Action::Update)
+    };
+    aws.run
+        .step(row, auto_scaling_group::unmark_as_destroying(aws, group))
+        .await?;
+    Ok(())
+}
+
 /// Attaching gives an instance none of the group's tags: they are written on it, once it is a member.
 /// That they are there says ever after that it was one.
 async fn tag_members(aws: &Aws, spec: &Spec, backends: &[Backend]) -> Result<()> {
@@ -665,9 +691,28 @@ async fn tag_members(aws: &Aws, spec: &Spec, backends: &[Backend]) -> Result<()>
     Ok(())
 }
 
-/// That every backend is in service, protected and counted, before the automation begins. Members that are not
+/// Ids of the backends of which nothing shows yet that they are in service and protected: of all, before the
+/// automation begins; later of those that this run attaches, and of those that are seen not to be.
+fn unverified(inventory: &Inventory, backends: &[Backend]) -> Vec<String> {
+    let members: BTreeSet<String> = inventory.members().collect();
+    let unprotected: BTreeSet<&str> = inventory
+        .groups
+        .iter()
+        .flat_map(auto_scaling_group::Observed::unprotected_ids)
+        .collect();
+    let ids = backends.iter().map(|backend| &backend.instance.id);
+    ids.filter(|id| {
+        inventory.event_rules.is_empty()
+            || !members.contains(*id)
+            || unprotected.contains(id.as_str())
+    })
+    .cloned()
+    .collect()
+}
+
+/// That these backends are in service and protected and, before the automation begins, counted. Members that are not
 /// protected, as attached ones may not be, are protected.
-async fn verify(aws: &Aws, cluster: &Cluster, backends: &[Backend]) -> Result<()> {
+async fn verify(aws: &Aws, cluster: &Cluster, ids: &[String], is_first: bool) -> Result<()> {
     let group = cluster.backends();
     let what = format!("the backends to be in service and protected in group {group}");
     wait_until(&aws.run, &what, IN_SERVICE_DEADLINE, || async {
@@ -679,8 +724,7 @@ async fn verify(aws: &Aws, cluster: &Cluster, backends: &[Backend]) -> Result<()
         };
         let mut waiting = Vec::new();
         let mut unprotected = Vec::new();
-        for backend in backends {
-            let id = &backend.instance.id;
+        for id in ids {
             match found.instances.iter().find(|member| member.id == *id) {
                 None => waiting.push(format!("{id} is no member")),
                 Some(member) if !member.is_in_service() => {
@@ -715,7 +759,10 @@ async fn verify(aws: &Aws, cluster: &Cluster, backends: &[Backend]) -> Result<()
             .iter()
             .filter(|member| member.is_in_service())
             .count();
-        if i32::try_from(in_service).is_ok_and(|in_service| found.desired_capacity < in_service) {
+        // Later, fewer may be wanted than there are: an operator's shrinking that is under way.
+        if is_first
+            && i32::try_from(in_service).is_ok_and(|in_service| found.desired_capacity < in_service)
+        {
             waiting.push(format!(
                 "{in_service} members are in service, {} are wanted",
                 found.desired_capacity

@@ -14,6 +14,7 @@ use crate::resources::{
     listener, load_balancer, log_group, rest_api, role, state_machine, table, target_group,
     usage_plan,
 };
+use crate::run::Kind;
 
 /// Everything, each kind as its own type; several of one are duplicates, the one to keep first.
 #[derive(Default)]
@@ -38,28 +39,21 @@ pub struct Inventory {
 }
 
 impl Inventory {
-    /// Finds everything.
+    /// Finds everything but the Auto Scaling group: whoever needs the rest needs that one sooner, for its members.
     ///
     /// # Errors
     /// The first failure: half an inventory would make a plan that is wrong.
-    pub async fn read(aws: &Aws, cluster: &Cluster) -> Result<Self> {
-        let (groups, rest) = tokio::try_join!(
-            find::<auto_scaling_group::AutoScalingGroup>(aws, cluster, cluster.backends()),
-            Self::read_but_groups(aws, cluster)
-        )?;
-        Ok(Self { groups, ..rest })
-    }
-
-    /// Finds everything but the Auto Scaling group, for who has read that already.
-    ///
-    /// # Errors
-    /// The first failure.
     pub async fn read_but_groups(aws: &Aws, cluster: &Cluster) -> Result<Self> {
         let storage = async {
-            tokio::try_join!(
+            let (keys, tables) = tokio::try_join!(
                 find::<kms_key::KmsKey>(aws, cluster, cluster.kms_alias()),
                 find::<table::Table>(aws, cluster, cluster.base()),
-            )
+            )?;
+            let table_key = tables.first().and_then(|table| table.key_arn.as_deref());
+            let keys = kms_key::with_the_tables(aws, cluster, keys, table_key)
+                .await
+                .context("reading the table's KMS key")?;
+            anyhow::Ok((keys, tables))
         };
         let roles = async {
             role::find_all(aws, cluster)
@@ -93,16 +87,15 @@ impl Inventory {
                 find::<launch_template::LaunchTemplate>(aws, cluster, cluster.launch_template()),
                 find::<target_group::TargetGroup>(aws, cluster, cluster.target_group()),
                 async {
-                    let found =
-                        find::<load_balancer::LoadBalancer>(aws, cluster, cluster.load_balancer())
-                            .await?;
-                    let listeners = found
-                        .iter()
-                        .map(|found| listener::Listener::find_on(aws, cluster, &found.arn));
-                    let listeners = futures::future::try_join_all(listeners)
+                    let name = cluster.load_balancer();
+                    let listeners = async |arn: &str| {
+                        listener::Listener::find_on(aws, cluster, arn)
+                            .await
+                            .context("reading its listeners")
+                    };
+                    load_balancer::find_with(aws, &name, listeners)
                         .await
-                        .context("reading the listeners")?;
-                    Ok((found, listeners.into_iter().flatten().collect()))
+                        .with_context(|| format!("reading load balancer {name}"))
                 },
             )
         };
@@ -188,31 +181,56 @@ impl Inventory {
         check::<event_rule::EventRule>(cluster, &cluster.event_rule(), &self.event_rules)
     }
 
-    /// Whether anything at all is this cluster's.
-    pub fn has_any_of(&self, cluster: &Cluster) -> bool {
-        has::<kms_key::KmsKey>(cluster, &self.kms_keys)
-            || has::<table::Table>(cluster, &self.tables)
-            || !self.roles.by_purpose.is_empty()
-            || !self.roles.unknown.is_empty()
-            || self
-                .log_groups
-                .values()
-                .flatten()
-                .any(log_group::Observed::is_tagged)
-            || !self.layers.is_empty()
-            || self
-                .functions
-                .values()
-                .any(|found| has::<function::Function>(cluster, found))
-            || has::<rest_api::RestApi>(cluster, &self.rest_apis)
-            || has::<api_key::ApiKey>(cluster, &self.api_keys)
-            || has::<usage_plan::UsagePlan>(cluster, &self.usage_plans)
-            || has::<launch_template::LaunchTemplate>(cluster, &self.launch_templates)
-            || has::<auto_scaling_group::AutoScalingGroup>(cluster, &self.groups)
-            || has::<load_balancer::LoadBalancer>(cluster, &self.load_balancers)
-            || has::<target_group::TargetGroup>(cluster, &self.target_groups)
-            || has::<state_machine::StateMachine>(cluster, &self.state_machines)
-            || has::<event_rule::EventRule>(cluster, &self.event_rules)
+    /// Everything that is provably this cluster's and this region's, by kind and name; duplicates once each.
+    pub fn names(&self, cluster: &Cluster) -> Vec<(Kind, String)> {
+        let mut names = Vec::new();
+        add::<kms_key::KmsKey>(&mut names, cluster, &cluster.kms_alias(), &self.kms_keys);
+        add::<table::Table>(&mut names, cluster, &cluster.base(), &self.tables);
+        for role in self
+            .roles
+            .by_purpose
+            .values()
+            .flatten()
+            .chain(&self.roles.unknown)
+        {
+            if !role.go {
+                names.push((Kind::Role, role.name.clone()));
+            }
+        }
+        for (kind, found) in &self.log_groups {
+            if found.iter().any(log_group::Observed::is_tagged) {
+                add::<log_group::LogGroup>(&mut names, cluster, &cluster.log_group(*kind), found);
+            }
+        }
+        add::<layer_version::LayerVersion>(&mut names, cluster, &cluster.layer(), &self.layers);
+        for (kind, found) in &self.functions {
+            add::<function::Function>(&mut names, cluster, &cluster.function(*kind), found);
+        }
+        let backends = cluster.backends();
+        add::<rest_api::RestApi>(&mut names, cluster, &backends, &self.rest_apis);
+        add::<api_key::ApiKey>(&mut names, cluster, &backends, &self.api_keys);
+        add::<usage_plan::UsagePlan>(&mut names, cluster, &backends, &self.usage_plans);
+        let template = cluster.launch_template();
+        add::<launch_template::LaunchTemplate>(
+            &mut names,
+            cluster,
+            &template,
+            &self.launch_templates,
+        );
+        add::<auto_scaling_group::AutoScalingGroup>(&mut names, cluster, &backends, &self.groups);
+        let balancer = cluster.load_balancer();
+        add::<load_balancer::LoadBalancer>(&mut names, cluster, &balancer, &self.load_balancers);
+        let target_group = cluster.target_group();
+        add::<target_group::TargetGroup>(&mut names, cluster, &target_group, &self.target_groups);
+        let machine = cluster.state_machine();
+        add::<state_machine::StateMachine>(&mut names, cluster, &machine, &self.state_machines);
+        add::<event_rule::EventRule>(
+            &mut names,
+            cluster,
+            &cluster.event_rule(),
+            &self.event_rules,
+        );
+        names
     }
 
     /// Ids of the group's members.
@@ -258,10 +276,16 @@ fn check<R: Resource>(cluster: &Cluster, name: &str, found: &[R::Observed]) -> R
         .try_for_each(|found| owned::<R>(cluster, name, found))
 }
 
-fn has<R: Resource>(cluster: &Cluster, found: &[R::Observed]) -> bool {
-    found
+fn add<R: Resource>(
+    names: &mut Vec<(Kind, String)>,
+    cluster: &Cluster,
+    name: &str,
+    found: &[R::Observed],
+) {
+    let ours = found
         .iter()
-        .any(|found| owned::<R>(cluster, "", found).is_ok())
+        .filter(|found| owned::<R>(cluster, name, found).is_ok());
+    names.extend(ours.map(|_| (R::KIND, name.to_owned())));
 }
 
 async fn find<R: Resource>(aws: &Aws, cluster: &Cluster, name: String) -> Result<Vec<R::Observed>> {

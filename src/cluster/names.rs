@@ -26,6 +26,12 @@ pub const LISTENER_TAG: &str = "wekactl.io/listener_type";
 pub const REGION_TAG: &str = "wekactl.io/region";
 /// On things that import changed and does not own: what they were like before.
 pub const BEFORE_TAG: &str = "wekactl.io/before";
+/// On the load balancer: the name that a DNS record gives it, for the day the table is gone.
+pub const DNS_ALIAS_TAG: &str = "wekactl.io/dns_alias";
+/// On the load balancer: the hosted zone of that name.
+pub const DNS_ZONE_TAG: &str = "wekactl.io/dns_zone_id";
+/// On the group: destroy has begun with it.
+pub const DESTROYING_TAG: &str = "wekactl.io/destroying";
 /// What every tag of ours begins with.
 pub const TAG_PREFIX: &str = "wekactl.io/";
 

@@ -14,14 +14,22 @@ use crate::aws::{Answer, Aws};
 pub struct Network {
     /// The VPC's id.
     pub vpc_id: String,
-    /// Zone by subnet id.
-    zones: BTreeMap<String, String>,
+    /// By id.
+    subnets: BTreeMap<String, Subnet>,
     /// Route table by subnet id, where one is associated with the subnet itself.
     route_tables: BTreeMap<String, String>,
     /// The route table of all other subnets.
     main_route_table: Option<String>,
     /// The `execute-api` endpoint whose private DNS names hide the public API, if there is one.
     api_endpoint: Option<String>,
+}
+
+/// A subnet of the VPC.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Subnet {
+    zone: String,
+    /// Whether it is in the region itself: not in a Local or Wavelength Zone, and on no Outpost.
+    is_regional: bool,
 }
 
 /// Reads it: three calls at once.
@@ -37,17 +45,22 @@ pub async fn read(aws: &Aws, vpc_id: &str) -> Result<Network> {
             .filters(of_vpc())
             .into_paginator()
             .send();
-        let mut zones = BTreeMap::new();
+        let mut subnets = BTreeMap::new();
         while let Some(page) = pages.next().await {
             for subnet in page
                 .answer()
                 .context("reading the VPC's subnets")?
                 .subnets()
             {
-                zones.insert(owned(subnet.subnet_id()), owned(subnet.availability_zone()));
+                let zone = Subnet {
+                    zone: owned(subnet.availability_zone()),
+                    is_regional: subnet.outpost_arn().is_none()
+                        && subnet.availability_zone_id().is_none_or(is_regional),
+                };
+                subnets.insert(owned(subnet.subnet_id()), zone);
             }
         }
-        anyhow::Ok(zones)
+        anyhow::Ok(subnets)
     };
     let routes = async {
         let mut pages = aws
@@ -102,38 +115,51 @@ pub async fn read(aws: &Aws, vpc_id: &str) -> Result<Network> {
         }
         anyhow::Ok(found)
     };
-    let (zones, (route_tables, main_route_table), api_endpoint) =
+    let (subnets, (route_tables, main_route_table), api_endpoint) =
         tokio::try_join!(subnets, routes, endpoints)?;
     Ok(Network {
         vpc_id: vpc_id.to_owned(),
-        zones,
+        subnets,
         route_tables,
         main_route_table,
         api_endpoint,
     })
 }
 
+/// The id of an Availability Zone has two parts, as `usw2-az1`; those of Local and Wavelength Zones have more, as
+/// `usw2-lax1-az1` and `usw2-wl1-las-wlz1`. So no further call has to ask for the zones' types.
+fn is_regional(zone_id: &str) -> bool {
+    zone_id.split('-').count() <= 2
+}
+
 impl Network {
     /// The zone of a subnet of this VPC.
     pub fn zone(&self, subnet: &str) -> Option<&str> {
-        self.zones.get(subnet).map(String::as_str)
+        self.subnets.get(subnet).map(|subnet| subnet.zone.as_str())
     }
 
     /// The load balancer's second subnet: the one given, if it is in another zone of this VPC; else, of those
-    /// in another zone that share the first one's route table, the one with the smallest id.
+    /// in another zone that share the first one's route table, the one with the smallest id. It is in the region
+    /// itself: a load balancer spans no zones of other kinds.
     ///
     /// # Errors
     /// The given one does not fit; none does. The error names the flag.
     pub fn second_subnet(&self, first: &str, given: Option<&str>) -> Result<String> {
         let zone = self.zone(first);
         if let Some(given) = given {
-            return match self.zone(given) {
+            return match self.subnets.get(given) {
                 None => Err(UsageError(format!(
                     "--additional-alb-subnet {given} is no subnet of the backends' VPC {}",
                     self.vpc_id
                 ))
                 .into()),
-                other if other == zone => Err(UsageError(format!(
+                Some(other) if !other.is_regional => Err(UsageError(format!(
+                    "--additional-alb-subnet {given} is in a Local Zone, in a Wavelength Zone or on an Outpost ({}): a \
+                     load balancer needs two Availability Zones",
+                    other.zone
+                ))
+                .into()),
+                Some(other) if Some(other.zone.as_str()) == zone => Err(UsageError(format!(
                     "--additional-alb-subnet {given} is in {}, as the backends' subnet {first}: \
                      a load balancer needs two zones",
                     zone.unwrap_or_default()
@@ -142,8 +168,10 @@ impl Network {
                 Some(_) => Ok(given.to_owned()),
             };
         }
-        let second = self.zones.iter().find(|(subnet, other)| {
-            Some(other.as_str()) != zone && self.route_table(subnet) == self.route_table(first)
+        let second = self.subnets.iter().find(|(subnet, other)| {
+            other.is_regional
+                && Some(other.zone.as_str()) != zone
+                && self.route_table(subnet) == self.route_table(first)
         });
         match second {
             Some((subnet, _)) => Ok(subnet.clone()),
@@ -193,22 +221,24 @@ mod tests {
     use super::*;
 
     fn network() -> Network {
-        let pairs = |pairs: &[(&str, &str)]| {
-            pairs
-                .iter()
-                .map(|(a, b)| ((*a).into(), (*b).into()))
-                .collect()
+        let subnet = |(id, zone, is_regional): (&str, &str, bool)| {
+            let zone = zone.to_owned();
+            (id.to_owned(), Subnet { zone, is_regional })
         };
         Network {
             vpc_id: "vpc-1".into(),
-            zones: pairs(&[
-                ("subnet-1", "a"),
-                ("subnet-2", "a"),
-                ("subnet-3", "b"),
-                ("subnet-4", "b"),
-                ("subnet-5", "c"),
-            ]),
-            route_tables: pairs(&[("subnet-3", "rtb-other")]),
+            subnets: BTreeMap::from(
+                [
+                    ("subnet-0", "lax-1a", false),
+                    ("subnet-1", "a", true),
+                    ("subnet-2", "a", true),
+                    ("subnet-3", "b", true),
+                    ("subnet-4", "b", true),
+                    ("subnet-5", "c", true),
+                ]
+                .map(subnet),
+            ),
+            route_tables: BTreeMap::from([("subnet-3".into(), "rtb-other".into())]),
             main_route_table: Some("rtb-main".into()),
             api_endpoint: None,
         }
@@ -236,7 +266,7 @@ mod tests {
                 .unwrap(),
             "subnet-5"
         );
-        for wrong in ["subnet-2", "subnet-9"] {
+        for wrong in ["subnet-0", "subnet-2", "subnet-9"] {
             assert!(
                 network()
                     .second_subnet("subnet-1", Some(wrong))
@@ -244,6 +274,18 @@ mod tests {
                     .is::<UsageError>(),
                 "{wrong}"
             );
+        }
+    }
+
+    #[test]
+    fn a_zones_id_says_of_what_kind_it_is() {
+        for (id, regional) in [
+            ("usw2-az1", true),
+            ("euc1-az3", true),
+            ("usw2-lax1-az1", false),
+            ("usw2-wl1-las-wlz1", false),
+        ] {
+            assert_eq!(is_regional(id), regional, "{id}");
         }
     }
 

@@ -53,14 +53,10 @@ impl ImportRequest {
         if self.use_dynamodb_endpoint && !settings.use_dynamodb_endpoint {
             return differs("--use-dynamodb-endpoint", "true", "false");
         }
-        if let Some(given) = &self.additional_subnet
-            && *given != settings.additional_subnet
+        if let (Some(given), Some(stored)) = (&self.additional_subnet, &settings.additional_subnet)
+            && given != stored
         {
-            return differs(
-                "--additional-alb-subnet",
-                given,
-                &settings.additional_subnet,
-            );
+            return differs("--additional-alb-subnet", given, stored);
         }
         if let Some(given) = &self.dns {
             let stored = settings.dns();

@@ -46,17 +46,20 @@ pub struct Settings {
     pub backends: HostGroup,
     /// The Go tool's copy of `Backends`; kept for its sake, never read.
     #[serde(default)]
-    pub clients: Option<HostGroup>,
+    pub clients: Option<serde_json::Value>,
     /// The backends' subnet.
     pub subnet: String,
-    /// The load balancer's second subnet.
-    pub additional_subnet: String,
-    /// The VPC of both.
-    pub vpc_id: String,
+    /// The load balancer's second subnet. Missing in items of early versions of the Go tool.
+    #[serde(default)]
+    pub additional_subnet: Option<String>,
+    /// The VPC of both. Missing there, too.
+    #[serde(default)]
+    pub vpc_id: Option<String>,
     /// The user's tags.
     #[serde(default)]
     pub tags_map: Option<Tags>,
     /// `--private-subnet`.
+    #[serde(default)]
     pub private_subnet: bool,
     /// The stack's ARN; NULL in the Go tool's items and for clusters without a stack.
     #[serde(default)]
@@ -102,8 +105,9 @@ pub struct HostGroup {
     pub instance_type: String,
     /// Subnet id.
     pub subnet: String,
-    /// The EBS volumes.
-    pub volumes_info: Vec<VolumeInfo>,
+    /// The EBS volumes. Missing in items of early versions of the Go tool.
+    #[serde(default)]
+    pub volumes_info: Option<Vec<VolumeInfo>>,
     /// The group's maximum at creation.
     pub max_size: i32,
     /// `optional` or `required`.
@@ -167,14 +171,16 @@ pub struct Stored {
 
 impl Settings {
     /// The settings of a cluster as wanted.
-    pub fn of(spec: &Spec, before: Option<Before>) -> Self {
+    pub fn of(spec: &Spec, stored: Option<&Self>, before: Option<Before>) -> Self {
         let group = HostGroup::of(&spec.backends, spec.max_size);
         Self {
-            clients: Some(group.clone()),
+            clients: stored
+                .and_then(|stored| stored.clients.clone())
+                .or_else(|| serde_json::to_value(&group).ok()),
             backends: group,
             subnet: spec.backends.subnet_id.clone(),
-            additional_subnet: spec.additional_subnet.clone(),
-            vpc_id: spec.vpc_id.clone(),
+            additional_subnet: Some(spec.additional_subnet.clone()),
+            vpc_id: Some(spec.vpc_id.clone()),
             tags_map: Some(spec.user_tags.clone()),
             private_subnet: spec.private_subnet,
             stack_id: spec.stack_id.clone(),
@@ -186,6 +192,11 @@ impl Settings {
             classic_load_balancer: spec.classic_load_balancer.clone(),
             before,
         }
+    }
+
+    /// Whether this tool wrote them. The Go tool's lack, besides the cores, what it never knew: the stack.
+    pub fn are_ours(&self) -> bool {
+        self.cores.is_some()
     }
 
     /// The alias and its zone, where both are set.
@@ -204,20 +215,7 @@ impl HostGroup {
             iam_arn: shape.instance_profile_arn.clone(),
             instance_type: shape.instance_type.clone(),
             subnet: shape.subnet_id.clone(),
-            volumes_info: shape
-                .volumes
-                .iter()
-                .map(|volume| VolumeInfo {
-                    name: volume.device.clone(),
-                    volume_type: volume.volume_type.clone(),
-                    size: volume.size,
-                    iops: volume.iops,
-                    throughput: volume.throughput,
-                    encrypted: Some(volume.encrypted),
-                    kms_key_id: volume.kms_key_id.clone(),
-                    delete_on_termination: Some(volume.delete_on_termination),
-                })
-                .collect(),
+            volumes_info: Some(shape.volumes.iter().map(VolumeInfo::of).collect()),
             max_size,
             http_tokens: Some(shape.metadata.http_tokens.clone()),
             availability_zone: Some(shape.availability_zone.clone()),
@@ -228,24 +226,15 @@ impl HostGroup {
         }
     }
 
-    /// The instance shape, with AWS's defaults for what the Go tool did not store.
-    pub fn shape(&self, availability_zone: &str) -> Shape {
+    /// The instance shape, with AWS's defaults for what the Go tool did not store. `volumes` are those of a backend,
+    /// for an item without any.
+    pub fn shape(&self, availability_zone: &str, volumes: Vec<Volume>) -> Shape {
         let mut security_groups = self.security_groups_ids.clone();
         security_groups.sort();
-        let mut volumes: Vec<Volume> = self
-            .volumes_info
-            .iter()
-            .map(|volume| Volume {
-                device: volume.name.clone(),
-                size: volume.size,
-                volume_type: volume.volume_type.clone(),
-                iops: volume.iops,
-                throughput: volume.throughput,
-                encrypted: volume.encrypted.unwrap_or(false),
-                kms_key_id: volume.kms_key_id.clone(),
-                delete_on_termination: volume.delete_on_termination.unwrap_or(true),
-            })
-            .collect();
+        let mut volumes = match &self.volumes_info {
+            Some(stored) => stored.iter().map(VolumeInfo::volume).collect(),
+            None => volumes,
+        };
         volumes.sort_by(|one, other| one.device.cmp(&other.device));
         Shape {
             image_id: self.image_id.clone(),
@@ -272,6 +261,34 @@ impl HostGroup {
                 http_protocol_ipv6: "disabled".to_owned(),
                 instance_metadata_tags: "disabled".to_owned(),
             }),
+        }
+    }
+}
+
+impl VolumeInfo {
+    fn of(volume: &Volume) -> Self {
+        Self {
+            name: volume.device.clone(),
+            volume_type: volume.volume_type.clone(),
+            size: volume.size,
+            iops: volume.iops,
+            throughput: volume.throughput,
+            encrypted: Some(volume.encrypted),
+            kms_key_id: volume.kms_key_id.clone(),
+            delete_on_termination: Some(volume.delete_on_termination),
+        }
+    }
+
+    fn volume(&self) -> Volume {
+        Volume {
+            device: self.name.clone(),
+            size: self.size,
+            volume_type: self.volume_type.clone(),
+            iops: self.iops,
+            throughput: self.throughput,
+            encrypted: self.encrypted.unwrap_or(false),
+            kms_key_id: self.kms_key_id.clone(),
+            delete_on_termination: self.delete_on_termination.unwrap_or(true),
         }
     }
 }
@@ -458,10 +475,74 @@ mod tests {
     fn reads_what_the_go_tool_wrote() {
         let settings: Settings = serde_dynamo::from_item(go_item()).unwrap();
         assert_eq!(settings.dns(), None);
-        let shape = settings.backends.shape("eu-central-1a");
+        assert!(!settings.are_ours());
+        let shape = settings.backends.shape("eu-central-1a", Vec::new());
         assert_eq!(shape.security_groups, ["sg-1", "sg-2"]);
         assert_eq!(shape.metadata.http_tokens, "optional");
         assert!(shape.volumes[0].delete_on_termination);
+    }
+
+    #[test]
+    fn reads_what_an_early_go_tool_wrote() {
+        let mut item = go_item();
+        for later in ["VpcId", "AdditionalSubnet", "PrivateSubnet"] {
+            item.remove(later).unwrap();
+        }
+        let Some(AttributeValue::M(backends)) = item.get_mut("Backends") else {
+            panic!("a host group")
+        };
+        backends.remove("VolumesInfo").unwrap();
+        let settings: Settings = serde_dynamo::from_item(item).unwrap();
+        assert_eq!(
+            (&settings.vpc_id, &settings.additional_subnet),
+            (&None, &None)
+        );
+        let volume = VolumeInfo {
+            name: "/dev/xvda".into(),
+            volume_type: "gp3".into(),
+            size: 16,
+            iops: None,
+            throughput: None,
+            encrypted: None,
+            kms_key_id: None,
+            delete_on_termination: None,
+        }
+        .volume();
+        let shape = settings
+            .backends
+            .shape("eu-central-1a", vec![volume.clone()]);
+        assert_eq!(shape.volumes, [volume]);
+    }
+
+    #[test]
+    fn the_go_tools_copy_of_the_backends_stays_as_it_wrote_it() {
+        let clients = serde_json::json!({"InstanceType": "c5.large", "SecurityGroupsIds": null, "MaxSize": 7});
+        let mut item = go_item();
+        let value: AttributeValue = serde_dynamo::to_attribute_value(&clients).unwrap();
+        item.insert("Clients".into(), value.clone());
+        let stored: Settings = serde_dynamo::from_item(item).unwrap();
+        let spec = Spec {
+            cluster: "prod".parse().unwrap(),
+            stack_id: None,
+            backends: stored.backends.shape("eu-central-1a", Vec::new()),
+            max_size: 42,
+            cores: "compute=1,drive=1,frontend=1,memory=2000000000"
+                .parse()
+                .unwrap(),
+            vpc_id: "vpc-1".into(),
+            additional_subnet: "subnet-2".into(),
+            private_subnet: false,
+            dns: None,
+            use_dynamodb_endpoint: false,
+            user_tags: Tags::new(),
+            classic_load_balancer: None,
+        };
+        let wanted = Settings::of(&spec, Some(&stored), None);
+        let written: Item = serde_dynamo::to_item(&wanted).unwrap();
+        assert_eq!(written["Clients"], value);
+        // Without one, as for a new cluster, it is a copy.
+        let wanted = Settings::of(&spec, None, None);
+        assert_eq!(wanted.clients, serde_json::to_value(&wanted.backends).ok());
     }
 
     #[test]

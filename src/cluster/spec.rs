@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::names::Cluster;
+use super::names::{Cluster, DNS_ALIAS_TAG, DNS_ZONE_TAG};
 use crate::resource::Tags;
 
 /// What a managed cluster shall be.
@@ -41,6 +41,24 @@ pub struct Dns {
     pub alias: String,
     /// The id of the hosted zone it lies in.
     pub zone_id: String,
+}
+
+impl Dns {
+    /// What the load balancer's tags say of it.
+    pub fn tags(&self) -> [(String, String); 2] {
+        [
+            (DNS_ALIAS_TAG.to_owned(), self.alias.clone()),
+            (DNS_ZONE_TAG.to_owned(), self.zone_id.clone()),
+        ]
+    }
+
+    /// Read from there.
+    pub fn in_tags(tags: &Tags) -> Option<Self> {
+        Some(Self {
+            alias: tags.get(DNS_ALIAS_TAG)?.clone(),
+            zone_id: tags.get(DNS_ZONE_TAG)?.clone(),
+        })
+    }
 }
 
 /// An instance as it is launched: what all backends of a stack have in common.

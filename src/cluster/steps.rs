@@ -62,6 +62,14 @@ impl Steps {
         self.add(async move { work(values.await?).await })
     }
 
+    /// A step that is done when these have ended, well or not.
+    pub(super) fn tried<'a>(&'a self, steps: Vec<Step<'a, ()>>) -> Step<'a, ()> {
+        self.add(async move {
+            join_all(steps).await;
+            Ok(())
+        })
+    }
+
     /// # Errors
     /// Every failure of every step that has run.
     pub(super) fn result(self) -> Result<()> {
@@ -71,6 +79,11 @@ impl Steps {
             .unwrap_or_else(std::sync::PoisonError::into_inner);
         gather(failures).map_or(Ok(()), Err)
     }
+}
+
+/// A step for who only wants to know that it is done.
+pub(super) fn done<'a, T: Clone + Send + Sync + 'a>(step: &Step<'a, T>) -> Step<'a, ()> {
+    step.clone().map(|value| value.map(drop)).boxed().shared()
 }
 
 /// Steps that another one needs: one, several of different kinds, or any number of one kind.

@@ -74,6 +74,10 @@ impl Resource for ApiKey {
         Some(&found.tags)
     }
 
+    fn row_name(name: &str, found: &Observed) -> String {
+        format!("{name} id {}", found.id)
+    }
+
     fn changes(&self, found: &Observed) -> Vec<Change> {
         Diff::new()
             .field("enabled", &found.enabled, &true)

@@ -9,10 +9,12 @@ use aws_sdk_autoscaling::types::{DeletionProtection, LaunchTemplateSpecification
 
 use crate::aws::retry::retry_while;
 use crate::aws::{Answer, Aws, AwsError, Probe, wait_until};
-use crate::cluster::names::{Cluster, VERSION_TAG};
+use crate::cluster::names::{Cluster, DESTROYING_TAG, VERSION_TAG};
 use crate::resource::{Diff, Known, Resource, Tags, touches};
 use crate::run::{Change, Kind};
 
+/// What destroy suspends, besides those that are suspended in any case.
+const LAUNCH: &str = "Launch";
 /// The processes by which Auto Scaling would replace or remove members.
 pub const SUSPENDED: [&str; 4] = [
     "AZRebalance",
@@ -130,6 +132,29 @@ impl Observed {
     pub fn member_ids(&self) -> impl Iterator<Item = String> + '_ {
         self.instances.iter().map(|member| member.id.clone())
     }
+
+    /// Ids of the members that it has launched itself; the others were attached.
+    pub fn launched_ids(&self) -> impl Iterator<Item = &str> {
+        let launched = self
+            .instances
+            .iter()
+            .filter(|member| member.template_version.is_some());
+        launched.map(|member| member.id.as_str())
+    }
+
+    /// Ids of the members in service that are not protected from scale-in.
+    pub fn unprotected_ids(&self) -> impl Iterator<Item = &str> {
+        let unprotected = self
+            .instances
+            .iter()
+            .filter(|member| member.is_in_service() && !member.is_protected);
+        unprotected.map(|member| member.id.as_str())
+    }
+
+    /// Whether a destroy has begun with it.
+    pub fn is_half_destroyed(&self) -> bool {
+        self.tags.contains_key(DESTROYING_TAG)
+    }
 }
 
 impl Member {
@@ -190,6 +215,8 @@ impl Resource for AutoScalingGroup {
             .iter()
             .map(String::as_str)
             .chain(SUSPENDED)
+            // An operator's own suspension stays.
+            .filter(|process| !(found.is_half_destroyed() && *process == LAUNCH))
             .collect();
         let mut diff = Diff::new()
             .known(
@@ -321,7 +348,7 @@ impl Resource for AutoScalingGroup {
         })
     }
 
-    async fn update(&self, aws: &Aws, _found: Observed, changes: &[Change]) -> Result<Observed> {
+    async fn update(&self, aws: &Aws, found: Observed, changes: &[Change]) -> Result<Observed> {
         let group = &self.name;
         let settings = [
             "launchTemplate",
@@ -361,6 +388,11 @@ impl Resource for AutoScalingGroup {
             suspend(aws, group, &SUSPENDED)
                 .await
                 .context("suspending its processes")?;
+            if found.is_half_destroyed() {
+                resume(aws, group, LAUNCH)
+                    .await
+                    .context("letting it launch again")?;
+            }
         }
         if touches(changes, "targetGroups") {
             let arn = self.target_group_arn.get()?;
@@ -430,7 +462,46 @@ pub async fn describe(aws: &Aws, name: &str) -> Result<Option<Observed>> {
 /// # Errors
 /// AWS's failures.
 pub async fn suspend_launch(aws: &Aws, name: &str) -> Result<()> {
-    gone_is_fine(suspend(aws, name, &["Launch"]).await)
+    gone_is_fine(suspend(aws, name, &[LAUNCH]).await)
+}
+
+/// Writes on the group that destroy has begun with it: should that be interrupted, an import knows whose the
+/// suspension of `Launch` is. A group that is gone needs no mark.
+///
+/// # Errors
+/// AWS's failures.
+pub async fn mark_as_destroying(aws: &Aws, name: &str) -> Result<()> {
+    let tag = Tag::builder()
+        .resource_type("auto-scaling-group")
+        .resource_id(name)
+        .key(DESTROYING_TAG)
+        .value("true")
+        .propagate_at_launch(false)
+        .build();
+    gone_is_fine(
+        retry_while(&aws.run, BUSY_DEADLINE, is_busy, async || {
+            let request = aws.autoscaling().create_or_update_tags().tags(tag.clone());
+            request.send().await.answer().map(|_| ())
+        })
+        .await,
+    )
+}
+
+/// Takes that back, once the group has its members again: as long as the mark is there, an import looks for them.
+///
+/// # Errors
+/// AWS's failures.
+pub async fn unmark_as_destroying(aws: &Aws, name: &str) -> Result<()> {
+    let tag = Tag::builder()
+        .resource_type("auto-scaling-group")
+        .resource_id(name)
+        .key(DESTROYING_TAG)
+        .build();
+    retry_while(&aws.run, BUSY_DEADLINE, is_busy, async || {
+        let request = aws.autoscaling().delete_tags().tags(tag.clone());
+        request.send().await.answer().map(drop)
+    })
+    .await
 }
 
 /// Lets the group become empty, and be deleted: its smallest size becomes 0, its deletion protection ends.
@@ -515,40 +586,60 @@ pub async fn protect(aws: &Aws, name: &str, ids: &[String], is_protected: bool) 
 }
 
 /// Takes members out of the group, which launches none in their place; those that are no members are out.
-/// Returns when AWS has taken the order: use [`wait_until_empty`] for the end.
+/// Those that are only about to become members, or to leave, are waited for: one of them would fail all that go with
+/// it. Returns when AWS has taken the order: use [`wait_until_empty`] for the end.
 ///
 /// # Errors
-/// AWS's failures.
+/// AWS's failures; the deadline.
 pub async fn detach(aws: &Aws, name: &str, ids: &[String]) -> Result<()> {
-    for batch in ids.chunks(ATTACHED_AT_ONCE) {
-        let mut members = batch.to_vec();
-        loop {
-            let request = aws
-                .autoscaling()
-                .detach_instances()
-                .auto_scaling_group_name(name)
-                .set_instance_ids(Some(members.clone()))
-                .should_decrement_desired_capacity(true);
-            let detached = retry_while(&aws.run, BUSY_DEADLINE, is_busy, || async {
-                request.clone().send().await.answer()
-            })
-            .await;
-            let Err(error) = detached else { break };
-            if !refuses(&error, "not part of") {
-                return gone_is_fine(Err(error));
-            }
-            let still = member_ids(aws, name).await?;
-            let before = members.len();
-            members.retain(|id| still.contains(id));
-            if members.is_empty() {
-                break;
-            }
-            if members.len() == before {
-                return Err(error);
+    let what = format!("Auto Scaling group {name} to let its members go");
+    wait_until(&aws.run, &what, EMPTY_DEADLINE, async || {
+        let group = describe(aws, name).await?.unwrap_or_default();
+        let (ready, mut waiting) = departing(&group.instances, ids);
+        for batch in ready.chunks(ATTACHED_AT_ONCE) {
+            if let Err(error) = detach_batch(aws, name, batch).await {
+                // What the members are now decides.
+                if !refuses(&error, "not part of") && !refuses(&error, "is not in") {
+                    return gone_is_fine(Err(error)).map(Probe::Ready);
+                }
+                waiting.push(error.to_string());
             }
         }
+        Ok(if waiting.is_empty() {
+            Probe::Ready(())
+        } else {
+            Probe::Pending(waiting.join(", "))
+        })
+    })
+    .await
+}
+
+/// Of the members that are to go: ids of those that can be detached now, and what the others are like that can not.
+/// Those that are detaching already are neither.
+fn departing(members: &[Member], ids: &[String]) -> (Vec<String>, Vec<String>) {
+    let (mut ready, mut waiting) = (Vec::new(), Vec::new());
+    for member in members.iter().filter(|member| ids.contains(&member.id)) {
+        match member.lifecycle.as_str() {
+            // Source: Auto Scaling user guide, on the lifecycle: from no other state they leave by that way.
+            "InService" | "Standby" => ready.push(member.id.clone()),
+            "Detaching" | "Detached" => {}
+            other => waiting.push(format!("{} is {other}", member.id)),
+        }
     }
-    Ok(())
+    (ready, waiting)
+}
+
+async fn detach_batch(aws: &Aws, name: &str, ids: &[String]) -> Result<()> {
+    let request = aws
+        .autoscaling()
+        .detach_instances()
+        .auto_scaling_group_name(name)
+        .set_instance_ids(Some(ids.to_vec()))
+        .should_decrement_desired_capacity(true);
+    retry_while(&aws.run, BUSY_DEADLINE, is_busy, || async {
+        request.clone().send().await.answer().map(|_| ())
+    })
+    .await
 }
 
 /// Waits until the group has no members, in whatever lifecycle state.
@@ -616,6 +707,20 @@ async fn suspend(aws: &Aws, name: &str, processes: &[&str]) -> Result<()> {
             .await
             .answer()
             .map(|_| ())
+    })
+    .await
+}
+
+async fn resume(aws: &Aws, name: &str, process: &str) -> Result<()> {
+    retry_while(&aws.run, BUSY_DEADLINE, is_busy, || async {
+        aws.autoscaling()
+            .resume_processes()
+            .auto_scaling_group_name(name)
+            .scaling_processes(process)
+            .send()
+            .await
+            .answer()
+            .map(drop)
     })
     .await
 }
@@ -751,6 +856,30 @@ mod tests {
         }
     }
 
+    #[test]
+    fn only_full_members_are_detached_and_the_others_waited_for() {
+        let member = |id: &str, lifecycle: &str| Member {
+            id: id.into(),
+            lifecycle: lifecycle.into(),
+            is_healthy: true,
+            is_protected: true,
+            availability_zone: "a".into(),
+            template_version: None,
+        };
+        let members = [
+            member("i-1", "InService"),
+            member("i-2", "Pending:Wait"),
+            member("i-3", "Detaching"),
+            member("i-4", "Standby"),
+            member("i-5", "InService"),
+            member("i-6", "Terminating"),
+        ];
+        let ids = ["i-1", "i-2", "i-3", "i-4", "i-6", "i-7"].map(ToOwned::to_owned);
+        let (ready, waiting) = departing(&members, &ids);
+        assert_eq!(ready, ["i-1", "i-4"]);
+        assert_eq!(waiting, ["i-2 is Pending:Wait", "i-6 is Terminating"]);
+    }
+
     fn found() -> Observed {
         Observed {
             name: "wekactl-prod-Backends".into(),
@@ -871,6 +1000,26 @@ mod tests {
             [
                 r#"["AZRebalance", "AlarmNotification", "InstanceRefresh", "ReplaceUnhealthy", "Terminate"]"#,
                 r#"["arn:other", "arn:tg"]"#,
+            ]
+        );
+    }
+
+    #[test]
+    fn a_suspended_launch_is_an_operators_unless_destroy_has_begun() {
+        let mut found = found();
+        found.suspended.push(LAUNCH.into());
+        found.suspended.sort();
+        assert_eq!(wanted().changes(&found), []);
+        found.tags.insert(DESTROYING_TAG.into(), "true".into());
+        let changes = wanted().changes(&found);
+        let to: Vec<_> = changes
+            .iter()
+            .filter_map(|change| change.to.as_deref())
+            .collect();
+        assert_eq!(
+            to,
+            [
+                r#"["AZRebalance", "AlarmNotification", "InstanceRefresh", "ReplaceUnhealthy", "Terminate"]"#
             ]
         );
     }

@@ -11,6 +11,8 @@ use crate::resource::{Diff, Tags};
 use crate::run::Change;
 
 const GONE: &[&str] = &["LoadBalancerNotFound"];
+/// It takes ten tags.
+const FULL: &[&str] = &["TooManyTags"];
 /// AWS's limit for the value of a tag.
 const MAX_TAG_VALUE: usize = 256;
 
@@ -183,7 +185,7 @@ pub async fn describe(aws: &Aws, name: &str) -> Result<Option<Observed>> {
 }
 
 /// Writes the health check as it was into a tag. Before [`configure`], and only where there is no such tag yet.
-/// One that fits into no tag is in the settings item alone.
+/// One that fits into no tag, or whose tag the load balancer has no room for, is in the settings item alone.
 ///
 /// # Errors
 /// AWS's failures.
@@ -192,13 +194,19 @@ pub async fn remember(aws: &Aws, name: &str, before: &Before) -> Result<()> {
         return Ok(());
     };
     let tag = Tag::builder().key(BEFORE_TAG).value(value).build()?;
-    aws.elb()
+    let tagged = aws
+        .elb()
         .add_tags()
         .load_balancer_names(name)
         .tags(tag)
         .send()
         .await
-        .answer()?;
+        .if_found(FULL)?;
+    if tagged.is_none() {
+        aws.run.notice(format!(
+            "classic load balancer {name} has as many tags as it can: only the settings tell what its health check was"
+        ));
+    }
     Ok(())
 }
 

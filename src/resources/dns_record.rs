@@ -38,7 +38,9 @@ pub struct Observed {
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the messages say what they are")]
 pub enum DnsError {
-    #[error("hosted zone {zone_id} not found")]
+    #[error(
+        "hosted zone {zone_id} not found: `aws route53 list-hosted-zones` shows those of this account"
+    )]
     ZoneNotFound { zone_id: String },
     #[error("{alias} does not lie in hosted zone {zone_id}, which is {zone_name}")]
     Outside {

@@ -50,7 +50,11 @@ const UPDATE_DEADLINE: Duration = Duration::from_secs(180);
 const ROLE_DEADLINE: Duration = Duration::from_secs(90);
 const GONE: &[&str] = &["ResourceNotFoundException"];
 const BUSY: &[&str] = &["ResourceConflictException"];
+/// `ResourceConflictException` means this, too.
+const STATEMENT_EXISTS: &str = "already exists";
 const INTERFACE_PREFIX: &str = "AWS Lambda VPC ENI-";
+/// A function that was just made is known to all of Lambda within seconds.
+const PERMISSION_DEADLINE: Duration = Duration::from_secs(60);
 const API_SERVICE: &str = "apigateway.amazonaws.com";
 /// The stage under which instances and clients reach the API.
 const API_STAGE: &str = "default";
@@ -322,7 +326,7 @@ impl Function {
                 .await
                 .answer()
         };
-        let passes = |error: &AwsError| is_role_unknown(error) || error.is(BUSY);
+        let passes = |error: &AwsError| is_not_ready(error) || error.is(BUSY);
         retry_while(&aws.run, UPDATE_DEADLINE, passes, request)
             .await
             .context("changing its configuration")?;
@@ -379,15 +383,24 @@ fn sha256(content: &[u8]) -> String {
     BASE64_STANDARD.encode(Sha256::digest(content))
 }
 
-/// Lambda has not heard of a role that was just made, or not yet of what it may do.
-fn is_role_unknown(error: &AwsError) -> bool {
-    [
-        "cannot be assumed",
-        "execution role does not have permissions",
-        "CreateNetworkInterface",
-    ]
-    .iter()
-    .any(|words| error.says("InvalidParameterValueException", words))
+/// Lambda has not heard of a role that was just made, or not yet of what it may do, or EC2 puts Lambda off.
+fn is_not_ready(error: &AwsError) -> bool {
+    error.is(&["EC2ThrottledException"])
+        || [
+            "cannot be assumed",
+            "execution role does not have permissions",
+            "CreateNetworkInterface",
+            // The key that encrypts the variables takes no role yet as a principal.
+            "KMS key is invalid for CreateGrant",
+            "throttled by EC2",
+        ]
+        .iter()
+        .any(|words| error.says("InvalidParameterValueException", words))
+}
+
+/// Lambda has not heard of the function yet, or is at work on it.
+fn is_function_not_ready(error: &AwsError) -> bool {
+    error.is(GONE) || (error.is(BUSY) && !error.says(BUSY[0], STATEMENT_EXISTS))
 }
 
 async fn wait_until_updated(aws: &Aws, name: &str) -> Result<()> {
@@ -619,22 +632,26 @@ async fn set_permission(
 }
 
 async fn add_permission(aws: &Aws, name: &str, wanted: &Permission) -> Result<()> {
-    let added = aws
-        .lambda()
-        .add_permission()
-        .function_name(name)
-        .statement_id(&wanted.id)
-        .action("lambda:InvokeFunction")
-        .principal(&wanted.service)
-        .set_source_arn(wanted.source.clone())
-        .send()
-        .await
-        .answer();
-    match added {
-        // An answer was lost and the call sent again, or this run knew less than AWS.
-        Err(error) if error.is(BUSY) && permissions_of(aws, name).await?.contains(wanted) => Ok(()),
-        other => Ok(other.map(drop)?),
-    }
+    let request = || async {
+        aws.lambda()
+            .add_permission()
+            .function_name(name)
+            .statement_id(&wanted.id)
+            .action("lambda:InvokeFunction")
+            .principal(&wanted.service)
+            .set_source_arn(wanted.source.clone())
+            .send()
+            .await
+            .answer()
+    };
+    let deadline = PERMISSION_DEADLINE;
+    let Err(error) = retry_while(&aws.run, deadline, is_function_not_ready, request).await else {
+        return Ok(());
+    };
+    // An answer was lost and the call sent again, or this run knew less than AWS.
+    let is_there = AwsError::of(&error).is_some_and(|cause| cause.is(BUSY))
+        && permissions_of(aws, name).await?.contains(wanted);
+    if is_there { Ok(()) } else { Err(error) }
 }
 
 async fn remove_permission(aws: &Aws, name: &str, id: &str) -> Result<()> {
@@ -772,7 +789,7 @@ impl Resource for Function {
                 .await
                 .answer()
         };
-        let made = retry_while(&aws.run, ROLE_DEADLINE, is_role_unknown, request).await?;
+        let made = retry_while(&aws.run, ROLE_DEADLINE, is_not_ready, request).await?;
         let arn = made
             .function_arn()
             .context("AWS made a function and did not say which")?;
@@ -1067,27 +1084,59 @@ mod tests {
         assert!(!is_interface_of("scale", "scale"));
     }
 
-    #[test]
-    fn only_an_unknown_role_is_waited_for() {
-        let error = |code: &str, message: &str| AwsError {
+    fn refusal(code: &str, message: &str) -> AwsError {
+        AwsError {
             code: Some(code.into()),
             message: message.into(),
             request_id: None,
             effect: crate::aws::error::Effect::None,
-        };
+        }
+    }
+
+    #[test]
+    fn only_what_lambda_has_not_heard_of_yet_is_waited_for() {
         let code = "InvalidParameterValueException";
-        assert!(is_role_unknown(&error(
-            code,
-            "The role defined for the function cannot be assumed by Lambda."
-        )));
-        assert!(is_role_unknown(&error(
-            code,
-            "The provided execution role does not have permissions to call CreateNetworkInterface on EC2"
-        )));
-        assert!(!is_role_unknown(&error(code, "The subnet does not exist")));
-        assert!(!is_role_unknown(&error(
-            "AccessDeniedException",
-            "cannot be assumed"
-        )));
+        for (code, message, passes) in [
+            (
+                code,
+                "The role defined for the function cannot be assumed by Lambda.",
+                true,
+            ),
+            (
+                code,
+                "The provided execution role does not have permissions to call CreateNetworkInterface on EC2",
+                true,
+            ),
+            (
+                code,
+                "Lambda was unable to configure access to your environment variables because the KMS key is invalid \
+                 for CreateGrant. Please check your KMS key settings.",
+                true,
+            ),
+            (code, "Your request has been throttled by EC2", true),
+            ("EC2ThrottledException", "", true),
+            (code, "The subnet does not exist", false),
+            ("AccessDeniedException", "cannot be assumed", false),
+        ] {
+            assert_eq!(is_not_ready(&refusal(code, message)), passes, "{message}");
+        }
+    }
+
+    #[test]
+    fn a_statement_that_exists_is_not_waited_for() {
+        let busy = "ResourceConflictException";
+        for (code, message, passes) in [
+            (busy, "currently in the following state: Pending", true),
+            ("ResourceNotFoundException", "Function not found", true),
+            (
+                busy,
+                "The statement id (wekactl-api-1) provided already exists.",
+                false,
+            ),
+            ("AccessDeniedException", "no", false),
+        ] {
+            let passed = is_function_not_ready(&refusal(code, message));
+            assert_eq!(passed, passes, "{message}");
+        }
     }
 }

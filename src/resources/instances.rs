@@ -12,7 +12,7 @@ use aws_sdk_ec2::types::{
 use futures::future::{join_all, try_join_all};
 
 use crate::aws::error::Effect;
-use crate::aws::{Answer, Aws, AwsError, Probe, wait_until};
+use crate::aws::{Answer, Aws, AwsError, CHANGES_AT_ONCE, Probe, join_some, wait_until};
 use crate::cluster::names::{CLUSTER_TAG, Cluster};
 use crate::cluster::spec::{CpuOptions, MetadataOptions, Placement, Shape, Volume};
 use crate::resource::{Settle, Tags};
@@ -23,8 +23,8 @@ const FILTER_VALUES: usize = 200;
 const TAGGED_AT_ONCE: usize = 200;
 /// EC2 takes 1000; its guide asks for batches, so that one failure does not hold up the rest.
 const TERMINATED_AT_ONCE: usize = 50;
-/// Calls for single instances in flight.
-const AT_ONCE: usize = 32;
+/// Reads of single instances under way: EC2 lets more of them through than of changes.
+const READS_AT_ONCE: usize = 32;
 const TERMINATED_DEADLINE: Duration = Duration::from_secs(1200);
 
 const NO_INSTANCE: &[&str] = &["InvalidInstanceID.NotFound"];
@@ -195,7 +195,7 @@ pub enum ShapeError {
 /// A field in which instances that should be alike differ.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Difference {
-    /// "instance types", "images", "subnets", "security groups".
+    /// "instance types", "images", "subnets", "security groups", "instance profiles".
     pub field: &'static str,
     /// For each value the ids of the instances that have it.
     pub values: BTreeMap<String, Vec<String>>,
@@ -325,31 +325,6 @@ pub async fn interfaces(aws: &Aws, ids: &[String]) -> Result<Vec<OwnedInterface>
         .collect())
 }
 
-/// Ids of the network interfaces that Lambda keeps in a VPC for a function, and for a while after it.
-///
-/// # Errors
-/// AWS's failures.
-pub async fn interfaces_of_function(aws: &Aws, function: &str) -> Result<Vec<String>> {
-    // Source: Lambda developer guide, on finding the function that an interface belongs to.
-    let description = format!("AWS Lambda VPC ENI-{function}-*");
-    let mut pages = aws
-        .ec2()
-        .describe_network_interfaces()
-        .filters(filter("description", &[description]))
-        .into_paginator()
-        .send();
-    let mut ids = Vec::new();
-    while let Some(page) = pages.next().await {
-        let page = page.answer()?;
-        ids.extend(
-            page.network_interfaces()
-                .iter()
-                .filter_map(|each| each.network_interface_id().map(ToOwned::to_owned)),
-        );
-    }
-    Ok(ids)
-}
-
 /// What EC2 says of an instance type; `None`: this region has none of that name.
 ///
 /// # Errors
@@ -398,27 +373,24 @@ pub async fn type_facts(aws: &Aws, instance_type: &str) -> Result<Option<TypeFac
 /// # Errors
 /// AWS's failures.
 pub async fn termination_protected(aws: &Aws, ids: &[String]) -> Result<BTreeMap<String, bool>> {
-    let mut protected = BTreeMap::new();
-    for batch in ids.chunks(AT_ONCE) {
-        let asked = batch.iter().map(async |id| {
-            let answer = aws
-                .ec2()
-                .describe_instance_attribute()
-                .instance_id(id)
-                .attribute(InstanceAttributeName::DisableApiTermination)
-                .send()
-                .await
-                .if_found(NO_INSTANCE)?;
-            anyhow::Ok(answer.map(|answer| {
-                let value = answer
-                    .disable_api_termination()
-                    .and_then(AttributeBooleanValue::value);
-                (id.clone(), value.unwrap_or(false))
-            }))
-        });
-        protected.extend(try_join_all(asked).await?.into_iter().flatten());
-    }
-    Ok(protected)
+    let asked = ids.iter().map(async |id| {
+        let answer = aws
+            .ec2()
+            .describe_instance_attribute()
+            .instance_id(id)
+            .attribute(InstanceAttributeName::DisableApiTermination)
+            .send()
+            .await
+            .if_found(NO_INSTANCE)?;
+        anyhow::Ok(answer.map(|answer| {
+            let value = answer
+                .disable_api_termination()
+                .and_then(AttributeBooleanValue::value);
+            (id.clone(), value.unwrap_or(false))
+        }))
+    });
+    let asked = join_some(READS_AT_ONCE, asked).await.settle()?;
+    Ok(asked.into_iter().flatten().collect())
 }
 
 /// Protects an instance from termination through the API, or ends that; for one that is gone it has ended.
@@ -464,6 +436,10 @@ pub async fn tag(aws: &Aws, ids: &[String], tags: &Tags) -> Result<()> {
 /// # Errors
 /// AWS's failures, all of them.
 pub async fn untag(aws: &Aws, ids: &[String], keys: &[String]) -> Result<()> {
+    // `DeleteTags` without any tag takes all of them away.
+    if keys.is_empty() {
+        return Ok(());
+    }
     let tags: Vec<Tag> = keys
         .iter()
         .map(|key| Tag::builder().key(key).build())
@@ -549,28 +525,26 @@ pub async fn wait_until_terminated(aws: &Aws, ids: &[String]) -> Result<()> {
 /// # Errors
 /// AWS's failures, all of them.
 pub async fn set_delete_on_termination(aws: &Aws, interfaces: &[Interface]) -> Result<()> {
-    for batch in interfaces.chunks(AT_ONCE) {
-        let changed = batch.iter().map(async |interface| {
-            aws.ec2()
-                .modify_network_interface_attribute()
-                .network_interface_id(&interface.id)
-                .attachment(
-                    NetworkInterfaceAttachmentChanges::builder()
-                        .attachment_id(&interface.attachment_id)
-                        .delete_on_termination(true)
-                        .build(),
-                )
-                .send()
-                .await
-                .if_found(NO_INTERFACE)
-                .with_context(|| {
-                    format!("making interface {} go with its instance", interface.id)
-                })?;
-            Ok(())
-        });
-        join_all(changed).await.settle()?;
-    }
-    Ok(())
+    let changed = interfaces.iter().map(async |interface| {
+        aws.ec2()
+            .modify_network_interface_attribute()
+            .network_interface_id(&interface.id)
+            .attachment(
+                NetworkInterfaceAttachmentChanges::builder()
+                    .attachment_id(&interface.attachment_id)
+                    .delete_on_termination(true)
+                    .build(),
+            )
+            .send()
+            .await
+            .if_found(NO_INTERFACE)
+            .with_context(|| format!("making interface {} go with its instance", interface.id))?;
+        Ok(())
+    });
+    join_some(CHANGES_AT_ONCE, changed)
+        .await
+        .settle()
+        .map(|_: Vec<()>| ())
 }
 
 /// What every instance of the cluster carries: the host group's tags and the name. Written explicitly on attached
@@ -579,6 +553,23 @@ pub fn instance_tags(cluster: &Cluster, user: &Tags) -> Tags {
     let mut tags = cluster.hostgroup_tags(user);
     tags.insert("Name".to_owned(), cluster.instance_name());
     tags
+}
+
+/// That an instance has what nothing else can replace: an instance profile, whose ARN is returned, and a root volume.
+///
+/// # Errors
+/// What it lacks.
+pub fn check_model(instance: &Instance) -> Result<&str, ShapeError> {
+    let id = || instance.id.clone();
+    let profile = instance
+        .profile_arn
+        .as_deref()
+        .ok_or_else(|| ShapeError::NoProfile { id: id() })?;
+    let root = instance.root_device.as_ref();
+    if !root.is_some_and(|root| instance.devices.iter().any(|device| device.name == *root)) {
+        return Err(ShapeError::NoRootVolume { id: id() });
+    }
+    Ok(profile)
 }
 
 /// The instance as a model for new ones. `default_cpu` is the type's: only other CPU options are kept.
@@ -596,14 +587,7 @@ pub fn shape_of(
         what,
         state: instance.state.clone(),
     };
-    let has_root = instance
-        .root_device
-        .as_ref()
-        .is_some_and(|root| instance.devices.iter().any(|device| device.name == *root));
-    let instance_profile_arn = instance
-        .profile_arn
-        .clone()
-        .ok_or_else(|| ShapeError::NoProfile { id: id() })?;
+    let instance_profile_arn = check_model(instance)?.to_owned();
     let subnet_id = instance
         .subnet_id
         .clone()
@@ -612,9 +596,6 @@ pub fn shape_of(
         .metadata
         .clone()
         .ok_or_else(|| missing("metadata options"))?;
-    if !has_root {
-        return Err(ShapeError::NoRootVolume { id: id() });
-    }
     let mut volumes = instance
         .devices
         .iter()
@@ -664,7 +645,7 @@ fn volume(device: &Device, disk: &Disk) -> Volume {
 /// In what instances that have to be alike differ.
 pub fn differences(instances: &[Instance]) -> Vec<Difference> {
     type Value = fn(&Instance) -> String;
-    let fields: [(&'static str, Value); 4] = [
+    let fields: [(&'static str, Value); 5] = [
         ("instance types", |instance| instance.instance_type.clone()),
         ("images", |instance| instance.image_id.clone()),
         ("subnets", |instance| {
@@ -672,6 +653,12 @@ pub fn differences(instances: &[Instance]) -> Vec<Difference> {
         }),
         ("security groups", |instance| {
             instance.security_groups.join(" and ")
+        }),
+        ("instance profiles", |instance| {
+            instance
+                .profile_arn
+                .clone()
+                .unwrap_or_else(|| "none".into())
         }),
     ];
     fields
@@ -963,6 +950,7 @@ mod tests {
         all[1].instance_type = "i3en.3xlarge".into();
         all[2].subnet_id = Some("subnet-2".into());
         all[2].security_groups.pop();
+        all[0].profile_arn = Some("arn:other".into());
         let texts: Vec<_> = differences(&all).iter().map(ToString::to_string).collect();
         assert_eq!(
             texts,
@@ -970,6 +958,7 @@ mod tests {
                 "different instance types: i3en.2xlarge (i-1, i-3); i3en.3xlarge (i-2)",
                 "different subnets: subnet-1 (i-1, i-2); subnet-2 (i-3)",
                 "different security groups: sg-1 (i-3); sg-1 and sg-2 (i-1, i-2)",
+                "different instance profiles: arn:other (i-1); arn:profile (i-2, i-3)",
             ]
         );
     }

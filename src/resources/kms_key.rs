@@ -1,7 +1,7 @@
 //! The key the cluster's table is encrypted with, and the alias it is found by.
 
 use anyhow::{Result, bail};
-use aws_sdk_kms::types::{KeyMetadata, KeyState, Tag};
+use aws_sdk_kms::types::{KeyManagerType, KeyMetadata, KeyState, Tag};
 use aws_sdk_resourcegroupstagging::types::TagFilter;
 use futures::future::try_join_all;
 use std::time::Duration;
@@ -222,6 +222,32 @@ async fn find_by_tag(aws: &Aws, cluster: &Cluster) -> Result<Vec<Observed>> {
     Ok(keys.into_iter().flatten().filter(ours).collect())
 }
 
+/// What was found, and the key that the table is encrypted with if it is this cluster's: the alias may be gone, and
+/// the tagging service lags behind.
+///
+/// # Errors
+/// AWS's failures.
+pub async fn with_the_tables(
+    aws: &Aws,
+    cluster: &Cluster,
+    mut found: Vec<Observed>,
+    table_key_arn: Option<&str>,
+) -> Result<Vec<Observed>> {
+    let account = aws.arn("kms", "key/").await?;
+    let unseen = table_key_arn
+        .filter(|arn| arn.starts_with(&account) && found.iter().all(|key| key.arn != *arn));
+    let Some(arn) = unseen else { return Ok(found) };
+    let key = describe(aws, arn).await?;
+    let key = key.filter(|key| key.key_manager() == Some(&KeyManagerType::Customer));
+    if let Some(key) = key
+        && let Some(key) = observe(aws, key, None).await?
+        && key.tags.get(CLUSTER_TAG) == Some(&cluster.name)
+    {
+        found.push(key);
+    }
+    Ok(found)
+}
+
 /// Puts the key first that the table is encrypted with: it is the one not to lose.
 pub fn referenced_first(mut found: Vec<Observed>, table_key_arn: Option<&str>) -> Vec<Observed> {
     found.sort_by_key(|key| Some(key.arn.as_str()) != table_key_arn);
@@ -259,6 +285,10 @@ impl Resource for KmsKey {
 
     fn tags(found: &Observed) -> Option<&Tags> {
         Some(&found.tags)
+    }
+
+    fn row_name(name: &str, found: &Observed) -> String {
+        format!("{name} key {}", found.id)
     }
 
     fn changes(&self, found: &Observed) -> Vec<Change> {

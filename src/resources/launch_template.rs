@@ -469,11 +469,13 @@ fn tag_changes(field: &str, found: &Tags, wanted: &Tags) -> Vec<Change> {
     changes
 }
 
-/// The volume that a new instance gets for one of the stack's. gp2 becomes gp3 that is no slower: gp2 has three
+/// The volume that a new instance gets for one of the stack's. It always goes with its instance: nobody would look
+/// after it then, nor know what it is. gp2 becomes gp3 that is no slower: gp2 has three
 /// operations a second for each GiB and 250 MiB/s above 170 GiB, gp3 has 3000 and 125 unless it is given more.
 /// Source: EBS user guide, "General Purpose SSD volumes".
 fn launched(volume: &Volume, has_gp3: bool) -> Volume {
     let mut volume = volume.clone();
+    volume.delete_on_termination = true;
     if ROOT_DEVICES.contains(&volume.device.as_str()) {
         volume.size = volume.size.max(MIN_ROOT_SIZE);
     }
@@ -1096,6 +1098,9 @@ mod tests {
         assert_eq!(launched(&provisioned, true), provisioned);
         let old = volume("/dev/sdp", 500, "gp2");
         assert_eq!(launched(&old, false), old);
+        let mut outliving = old.clone();
+        outliving.delete_on_termination = false;
+        assert_eq!(launched(&outliving, false), old);
         assert_eq!(launched(&volume("/dev/sda1", 8, "gp3"), true).size, 16);
         assert_eq!(launched(&volume("/dev/sda1", 50, "gp3"), true).size, 50);
         assert!(has_gp3("cn-north-1") && !has_gp3("us-isob-east-1"));

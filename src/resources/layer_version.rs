@@ -96,6 +96,25 @@ impl LayerVersion {
     }
 }
 
+/// All versions there are, of which `found` tells if this run has published none: a publication whose answer was lost
+/// has made one that only another look shows.
+///
+/// # Errors
+/// AWS's failures.
+pub async fn versions(
+    aws: &Aws,
+    cluster: &Cluster,
+    kept: &Observed,
+    found: Vec<Observed>,
+) -> Result<Vec<Observed>> {
+    if found.iter().any(|version| version.arn == kept.arn) {
+        return Ok(found);
+    }
+    LayerVersion::find(aws, cluster, &kept.name)
+        .await
+        .with_context(|| format!("reading the versions of Lambda layer {}", kept.name))
+}
+
 /// Removes the versions that are neither `kept` nor used by one of the functions, whose layers are `used`.
 ///
 /// # Errors
@@ -110,7 +129,7 @@ pub async fn prune(
         .iter()
         .filter(|version| version.arn != kept && !used.contains(&version.arn));
     let removals = stale.map(|version| {
-        let name = format!("{} version {}", version.name, version.version);
+        let name = LayerVersion::row_name(&version.name, version);
         let row = Row::new(Kind::LayerVersion, name, Action::Delete);
         aws.run
             .step(row, LayerVersion::delete(aws, version.clone()))
@@ -175,6 +194,10 @@ impl Resource for LayerVersion {
 
     fn tags(_found: &Observed) -> Option<&Tags> {
         None
+    }
+
+    fn row_name(name: &str, found: &Observed) -> String {
+        format!("{name} version {}", found.version)
     }
 
     fn changes(&self, found: &Observed) -> Vec<Change> {

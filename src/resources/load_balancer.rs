@@ -45,10 +45,12 @@ pub struct Observed {
     pub vpc_id: String,
     scheme: String,
     kind: String,
+    /// Its subnets, sorted.
+    pub subnets: Vec<String>,
+    /// Its tags.
+    pub tags: Tags,
     ip_address_type: String,
-    subnets: Vec<String>,
     security_groups: Vec<String>,
-    tags: Tags,
 }
 
 impl Resource for LoadBalancer {
@@ -60,15 +62,9 @@ impl Resource for LoadBalancer {
     }
 
     async fn find(aws: &Aws, _cluster: &Cluster, name: &str) -> Result<Vec<Observed>> {
-        let Some(balancer) = describe(aws, name).await? else {
-            return Ok(Vec::new());
-        };
-        let arn = balancer.load_balancer_arn().unwrap_or_default();
-        let tags = tags_of(aws, &[arn], GONE).await?;
-        Ok(tags
-            .into_iter()
-            .map(|tags| observed(&balancer, tags))
-            .collect())
+        find_with(aws, name, async |_| Ok(()))
+            .await
+            .map(|(found, ())| found)
     }
 
     fn tags(found: &Observed) -> Option<&Tags> {
@@ -190,6 +186,26 @@ impl Resource for LoadBalancer {
         })
         .await
     }
+}
+
+/// The load balancer of a name, and what `more` reads of it, given its ARN, while its tags are read.
+///
+/// # Errors
+/// AWS's failures, and those of `more`.
+pub async fn find_with<T: Default>(
+    aws: &Aws,
+    name: &str,
+    more: impl AsyncFnOnce(&str) -> Result<T>,
+) -> Result<(Vec<Observed>, T)> {
+    let Some(balancer) = describe(aws, name).await? else {
+        return Ok(Default::default());
+    };
+    let arn = balancer.load_balancer_arn().unwrap_or_default();
+    let arns = [arn];
+    let tags = async { tags_of(aws, &arns, GONE).await };
+    let (tags, more) = tokio::try_join!(tags, more(arn))?;
+    let found = tags.into_iter().map(|tags| observed(&balancer, tags));
+    Ok((found.collect(), more))
 }
 
 async fn describe(aws: &Aws, name: &str) -> Result<Option<Balancer>> {

@@ -305,6 +305,10 @@ impl Resource for RestApi {
         Some(&found.tags)
     }
 
+    fn row_name(name: &str, found: &Observed) -> String {
+        format!("{name} id {}", found.id)
+    }
+
     fn changes(&self, found: &Observed) -> Vec<Change> {
         // An edge-optimised API, as the Go tool made it, serves as well as a regional one.
         let endpoint_type = match found.endpoint_type.as_str() {

@@ -129,6 +129,24 @@ impl Role {
     }
 }
 
+impl Roles {
+    /// The roles that an import may change, or remove as duplicates, those in use first. `referenced_arns` are of the
+    /// roles that this region's functions, state machine and rule refer to: of the Go tool's they are the only ones
+    /// of which this region is proved.
+    pub fn of_this_region(
+        self,
+        referenced_arns: &[String],
+    ) -> BTreeMap<RolePurpose, Vec<Observed>> {
+        let mut roles = self.by_purpose;
+        for found in roles.values_mut() {
+            let is_in_use = |role: &Observed| referenced_arns.contains(&role.arn);
+            found.retain(|role| !role.go || is_in_use(role));
+            found.sort_by_key(|role| !is_in_use(role));
+        }
+        roles
+    }
+}
+
 impl Observed {
     /// Whether IAM's answers are of this cluster and of this region, or of the Go tool.
     fn is_of(&self, cluster: &Cluster, region: &str) -> bool {
@@ -175,12 +193,6 @@ pub async fn find_all(aws: &Aws, cluster: &Cluster) -> Result<Roles> {
         }
     }
     Ok(roles)
-}
-
-/// Puts those first that a function, the state machine or the rule refers to.
-pub fn referenced_first(mut found: Vec<Observed>, referenced_arns: &[&str]) -> Vec<Observed> {
-    found.sort_by_key(|role| !referenced_arns.contains(&role.arn.as_str()));
-    found
 }
 
 fn oldest_first(one: &Observed, other: &Observed) -> std::cmp::Ordering {
@@ -372,6 +384,10 @@ impl Resource for Role {
 
     fn tags(found: &Observed) -> Option<&Tags> {
         Some(&found.tags)
+    }
+
+    fn row_name(_name: &str, found: &Observed) -> String {
+        found.name.clone()
     }
 
     /// The path is not compared: nothing under another one is found, and none can be changed.
@@ -638,12 +654,40 @@ mod tests {
             created: 2,
             ..as_created()
         };
-        let first = |arns: &[&str]| {
-            referenced_first(vec![as_created(), newer.clone()], arns)[0]
-                .name
-                .clone()
+        let first = |arns: &[String]| {
+            let found = vec![as_created(), newer.clone()];
+            of_this_region(found, arns)[0].name.clone()
         };
         assert_eq!(first(&[]), as_created().name);
-        assert_eq!(first(&["newer"]), "newer");
+        assert_eq!(first(&["newer".into()]), "newer");
+    }
+
+    /// Those that no region's tag is on may be another region's: to update one, or to remove it as a duplicate, would
+    /// break that cluster.
+    #[test]
+    fn of_the_go_tools_roles_only_those_in_use_here_are_ours() {
+        let go = |arn: &str| Observed {
+            arn: arn.into(),
+            go: true,
+            ..as_created()
+        };
+        let found = || vec![go("theirs"), go("ours")];
+        let arns = |arns: &[String]| -> Vec<String> {
+            let kept = of_this_region(found(), arns);
+            kept.into_iter().map(|role| role.arn).collect()
+        };
+        assert_eq!(arns(&[]), [""; 0]);
+        assert_eq!(arns(&["ours".into()]), ["ours"]);
+    }
+
+    fn of_this_region(found: Vec<Observed>, referenced: &[String]) -> Vec<Observed> {
+        let roles = Roles {
+            by_purpose: BTreeMap::from([(FETCH, found)]),
+            unknown: Vec::new(),
+        };
+        roles
+            .of_this_region(referenced)
+            .remove(&FETCH)
+            .unwrap_or_default()
     }
 }

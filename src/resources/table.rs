@@ -20,6 +20,10 @@ use crate::run::{Change, Kind};
 pub const HASH_KEY: &str = "Key";
 /// A table is made, changed or removed in seconds as a rule.
 const DEADLINE: Duration = Duration::from_secs(180);
+/// The database hears of a new key in seconds. Source: KMS Developer Guide, "eventual consistency".
+const KEY_DEADLINE: Duration = Duration::from_secs(60);
+/// Before the second look at tags that seem not to be there.
+const TAGS_PAUSE: Duration = Duration::from_secs(1);
 const GONE: &[&str] = &["ResourceNotFoundException"];
 const IN_USE: &[&str] = &["ResourceInUseException"];
 
@@ -82,8 +86,8 @@ impl Table {
         self.tags.iter().map(tag).collect()
     }
 
-    async fn request(&self, aws: &Aws) -> Result<Result<(), AwsError>> {
-        let answer = aws
+    async fn request(&self, aws: &Aws) -> Result<()> {
+        let request = aws
             .dynamodb()
             .create_table()
             .table_name(&self.name)
@@ -101,12 +105,18 @@ impl Table {
             )
             .billing_mode(BillingMode::PayPerRequest)
             .sse_specification(self.encryption()?)
-            .set_tags(Some(self.sdk_tags()?))
-            .send()
-            .await
-            .answer();
-        Ok(answer.map(drop))
+            .set_tags(Some(self.sdk_tags()?));
+        let request = || async { request.clone().send().await.answer() };
+        retry_while(&aws.run, KEY_DEADLINE, is_key_unknown, request).await?;
+        Ok(())
     }
+}
+
+/// The key was made a moment ago.
+fn is_key_unknown(error: &AwsError) -> bool {
+    ["KMS", "key"]
+        .iter()
+        .any(|words| error.says("ValidationException", words))
 }
 
 async fn describe(aws: &Aws, name: &str) -> Result<Option<TableDescription>> {
@@ -246,12 +256,17 @@ impl Resource for Table {
 
     async fn find(aws: &Aws, _cluster: &Cluster, name: &str) -> Result<Vec<Observed>> {
         let arn = aws.arn("dynamodb", &format!("table/{name}")).await?;
-        let (table, tags) = tokio::try_join!(describe(aws, name), tags_of(aws, &arn))?;
-        Ok(table
-            .filter(|table| table.table_status() != Some(&TableStatus::Deleting))
-            .map(|table| observe(name, arn, &table, tags))
-            .into_iter()
-            .collect())
+        let (table, mut tags) = tokio::try_join!(describe(aws, name), tags_of(aws, &arn))?;
+        let table = table.filter(|table| table.table_status() != Some(&TableStatus::Deleting));
+        let Some(table) = table else {
+            return Ok(Vec::new());
+        };
+        // Tags are read with a delay, and without them a table that was just made would be somebody else's.
+        if tags.is_empty() {
+            aws.run.pause(TAGS_PAUSE).await?;
+            tags = tags_of(aws, &arn).await?;
+        }
+        Ok(vec![observe(name, arn, &table, tags)])
     }
 
     fn tags(found: &Observed) -> Option<&Tags> {
@@ -284,12 +299,13 @@ impl Resource for Table {
     }
 
     async fn create(&self, aws: &Aws) -> Result<Observed> {
-        let mut made = self.request(aws).await?;
-        if made.as_ref().is_err_and(|error| error.is(IN_USE))
+        let mut made = self.request(aws).await;
+        if let Err(error) = &made
+            && AwsError::of(error).is_some_and(|cause| cause.is(IN_USE))
             && is_being_deleted(aws, &self.name).await?
         {
             wait_until_gone(aws, &self.name).await?;
-            made = self.request(aws).await?;
+            made = self.request(aws).await;
         }
         made?;
         let table = wait_until_active(aws, &self.name).await?;
@@ -371,6 +387,22 @@ mod tests {
             hash_key: Some("Key".into()),
             billing_mode: "PAY_PER_REQUEST".into(),
             tags: wanted().tags,
+        }
+    }
+
+    #[test]
+    fn only_a_key_that_is_not_known_yet_is_waited_for() {
+        for (message, passes) in [
+            ("KMS validation error: the key does not exist", true),
+            ("Invalid table name", false),
+        ] {
+            let refusal = AwsError {
+                code: Some("ValidationException".into()),
+                message: message.into(),
+                request_id: None,
+                effect: crate::aws::error::Effect::None,
+            };
+            assert_eq!(is_key_unknown(&refusal), passes, "{message}");
         }
     }
 

@@ -113,6 +113,10 @@ impl Resource for UsagePlan {
         (!found.has_our_key).then_some(&found.tags)
     }
 
+    fn row_name(name: &str, found: &Observed) -> String {
+        format!("{name} id {}", found.id)
+    }
+
     fn changes(&self, found: &Observed) -> Vec<Change> {
         // What others have added stays.
         let with = |list: &[String], item: &String| {

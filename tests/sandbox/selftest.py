@@ -584,6 +584,18 @@ def interfaces_can_be_told_to_go_with_their_instance() -> None:
 
 
 @check
+def without_a_tag_all_are_deleted() -> None:
+    _, subnets, _ = network()
+    (instance,) = start(subnets[0])
+    tags = [{"Key": "a", "Value": "1"}, {"Key": "b", "Value": "2"}]
+    aws("ec2").create_tags(Resources=[instance], Tags=tags)
+    aws("ec2").delete_tags(Resources=[instance], Tags=[{"Key": "a"}])
+    equal(described(instance)["Tags"], tags[1:])
+    aws("ec2").delete_tags(Resources=[instance])
+    equal(described(instance).get("Tags", []), [])
+
+
+@check
 def interfaces_in_use_are_not_deleted() -> None:
     _, subnets, _ = network()
     (instance,) = start(subnets[0])

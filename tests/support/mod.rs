@@ -1,10 +1,14 @@
 //! Starts the local AWS and runs the real executable against it.
 #![allow(dead_code, reason = "every test target uses another part")]
 
+pub(crate) mod account;
+pub(crate) mod background;
+
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -20,6 +24,8 @@ pub(crate) struct Sandbox {
     child: Child,
     /// `http://127.0.0.1:<port>`
     pub(crate) url: String,
+    /// The interpreter it runs on.
+    pub(crate) python: PathBuf,
     http: ureq::Agent,
     home: tempfile::TempDir,
 }
@@ -34,10 +40,9 @@ impl Sandbox {
 
     /// A fresh one with more flags for `sandbox start`.
     pub(crate) fn start_with(flags: &[&str]) -> Self {
-        let launcher = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sandbox/sandbox");
         // Parallel sandboxes must not share loopback addresses.
         let second = 16 + (std::process::id() * 7 + STARTED.fetch_add(1, Ordering::Relaxed)) % 224;
-        let mut child = Command::new(launcher)
+        let mut child = Command::new(launcher())
             .args([
                 "start",
                 "--json",
@@ -67,6 +72,7 @@ impl Sandbox {
         Self {
             child,
             url: ready["url"].as_str().expect("a url").to_owned(),
+            python: ready["python"].as_str().expect("a path").into(),
             http: agent.into(),
             home,
         }
@@ -111,6 +117,16 @@ impl Sandbox {
         self.post("call", &json!({"service": service, "operation": operation, "params": params, "paginate": false}))
     }
 
+    /// Changes settings: `{"delay_ms": 80}`.
+    pub(crate) fn set(&self, settings: &Value) {
+        self.post("settings", settings);
+    }
+
+    /// Replaces the rules by which calls fail, as in `tests/sandbox/localaws/faults.py`; none end all.
+    pub(crate) fn fault(&self, rules: &[Value]) {
+        self.post("faults", &json!(rules));
+    }
+
     /// Makes a Weka stack; `spec` as in `tests/sandbox/localaws/stack.py`.
     pub(crate) fn stack(&self, spec: &Value) -> Value {
         self.post("stack", spec)
@@ -123,12 +139,28 @@ impl Sandbox {
 
     /// The calls of the executable since the last look, oldest first.
     pub(crate) fn take_calls(&self) -> Vec<Value> {
-        let calls = self.get(&format!("journal?caller=app:{APP}"));
+        let calls = self.calls();
         self.http
             .delete(format!("{}/sandbox/journal", self.url))
             .call()
             .expect("the sandbox answers");
+        calls
+    }
+
+    /// The same, without taking them: also those under way, which have no `end` yet.
+    pub(crate) fn calls(&self) -> Vec<Value> {
+        let calls = self.get(&format!("journal?caller=app:{APP}"));
         calls.as_array().expect("a list").clone()
+    }
+
+    /// Waits until the calls of the executable are such.
+    #[track_caller]
+    pub(crate) fn wait_for_calls(&self, what: &str, are_such: impl Fn(&[Value]) -> bool) {
+        let until = Instant::now() + Duration::from_secs(60);
+        while !are_such(&self.calls()) {
+            assert!(Instant::now() < until, "never: {what}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 
     /// The executable under test, ready to run against this sandbox, with nothing of the caller's environment.
@@ -176,6 +208,28 @@ impl Sandbox {
                 .output()
                 .expect("the executable runs"),
         )
+    }
+
+    /// The same with functions' code that weighs nothing: zipping and sending the real one is what an import takes
+    /// most of its time for.
+    pub(crate) fn import_small(&self, name: &str, more: &[&str]) -> Run {
+        let code = self.small_code();
+        self.import(name, &[&["--lambda-binary", &code], more].concat())
+    }
+
+    /// An executable that Lambda would take: the header of one, with nothing behind it.
+    pub(crate) fn small_code(&self) -> String {
+        let mut header = b"\x7fELF\x02\x01\x01".to_vec();
+        header.resize(64, 0);
+        (header[16], header[18], header[20]) = (2, 0x3e, 1);
+        let path = self.home().join("small-code");
+        std::fs::write(&path, header).expect("the directory is ours");
+        path.to_str().expect("text").to_owned()
+    }
+
+    /// The home directory of the executable's runs.
+    pub(crate) fn home(&self) -> &Path {
+        self.home.path()
     }
 
     /// Runs `cluster destroy`.
@@ -256,8 +310,13 @@ pub(crate) fn executable() -> PathBuf {
     PathBuf::from(env!("CARGO_BIN_EXE_wekactl"))
 }
 
+/// What starts the local AWS.
+pub(crate) fn launcher() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sandbox/sandbox")
+}
+
 /// Where cargo builds, and the sandbox keeps its Python environment.
-fn target_dir() -> PathBuf {
+pub(crate) fn target_dir() -> PathBuf {
     let executable = executable();
     // <target>/<profile>/wekactl
     executable

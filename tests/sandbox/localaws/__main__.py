@@ -11,6 +11,7 @@ import sys
 import threading
 import urllib.error
 import urllib.request
+from pathlib import Path
 from typing import Any
 
 DESCRIPTION = """\
@@ -37,6 +38,13 @@ def arguments() -> argparse.Namespace:
         prog="sandbox", description=DESCRIPTION, formatter_class=raw
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    selftest = commands.add_parser(
+        "selftest",
+        help="tell which patches of moto are still needed, and whether they work",
+        description=run_selftest.__doc__,
+    )
+    selftest.set_defaults(run=run_selftest)
 
     start = commands.add_parser(
         "start",
@@ -236,6 +244,14 @@ def run_server(options: argparse.Namespace) -> None:
     server.serve(sandbox, lambda: announce(options), options.tick_every)
 
 
+def run_selftest(options: argparse.Namespace) -> None:
+    """Hold every fixup against moto as it is, where it has to be needed, and
+    against the patched one, which has to be like AWS.
+    """
+    script = Path(__file__).parent.parent / "selftest.py"
+    os.execv(sys.executable, [sys.executable, "-s", str(script)])
+
+
 def announce(options: argparse.Namespace) -> None:
     """Say where the sandbox is."""
     from . import clients
@@ -250,6 +266,7 @@ def announce(options: argparse.Namespace) -> None:
             "port": port,
             "pid": os.getpid(),
             "network": options.network,
+            "python": sys.executable,
         }
         print(json.dumps(document), flush=True)
         return

@@ -164,6 +164,9 @@ class Calls:
         if rule.action == "delay":
             time.sleep(rule.seconds)
             return
+        if rule.action == "hold":
+            released.wait(LONGEST_HANG)
+            return
         if rule.action == "error":
             raise Refusal(
                 rule.code,

@@ -15,6 +15,7 @@ A rule is a JSON object; the first that matches a call and is due decides.
                  delay       wait `seconds`, then go on as usual
                  drop        close the connection instead of executing
                  apply_drop  execute, then close it without an answer
+                 hold        wait until the rules are replaced, then go on
                  hang        never answer, nor execute
                  apply_hang  execute, then never answer
 """
@@ -27,7 +28,15 @@ from typing import Any
 
 from .naming import Call
 
-ACTIONS = ("error", "delay", "drop", "apply_drop", "hang", "apply_hang")
+ACTIONS = (
+    "error",
+    "delay",
+    "drop",
+    "apply_drop",
+    "hold",
+    "hang",
+    "apply_hang",
+)
 
 
 @dataclass

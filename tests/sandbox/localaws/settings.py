@@ -18,6 +18,8 @@ class Settings:
     """Eventual consistency: what was just made is not usable everywhere at
     once.
     """
+    table_seconds: float = 8
+    """Under `strict`: how long a table is CREATING."""
     rates: bool = False
     """AWS's request rates for the calls that have low ones. `strict` includes
     them.

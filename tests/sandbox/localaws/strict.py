@@ -2,7 +2,7 @@
 
     a role can not be assumed, and its first policy does not work, for
     ROLE_SECONDS
-    a table is CREATING for TABLE_SECONDS
+    a table is CREATING for the setting table_seconds
     a function is Pending for FUNCTION_SECONDS, and InProgress as long after
     an update
     the tagging API does not show a resource for TAGGING_SECONDS
@@ -21,7 +21,6 @@ from .settings import now, settings
 from .wire import Refusal
 
 ROLE_SECONDS = 7.0
-TABLE_SECONDS = 8.0
 FUNCTION_SECONDS = 2.0
 TAGGING_SECONDS = 5.0
 
@@ -178,7 +177,7 @@ def _check_machine_role(call: Call) -> None:
 
 def _check_table(call: Call) -> None:
     name = roles.name_of(call.params.get("TableName", ""))
-    if not young(_tables, (call.region, name), TABLE_SECONDS):
+    if not young(_tables, (call.region, name), settings.table_seconds):
         return
     if call.operation in TABLE_DATA:
         raise Refusal(
@@ -220,7 +219,7 @@ def _show_table_status(table_class: Any) -> None:
         if (
             settings.strict
             and _tables.setdefault((self.region_name, self.name), now())
-            + TABLE_SECONDS
+            + settings.table_seconds
             > now()
         ):
             result[base_key]["TableStatus"] = "CREATING"

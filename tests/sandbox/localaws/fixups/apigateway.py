@@ -15,6 +15,7 @@ from moto.apigateway.exceptions import (
 )
 from moto.apigateway.models import APIGatewayBackend, Deployment, Method, RestAPI
 from moto.apigateway.responses import APIGatewayResponse
+from moto.apigateway.urls import url_paths
 
 from .patching import fixup, page, wrap
 
@@ -342,7 +343,7 @@ def api_stages_need_their_deployment() -> None:
 def everything_of_an_api_is_tagged_by_arn() -> None:
     """TagResource works for APIs, stages, API keys and usage plans.
 
-    moto takes every ARN for that of a stage.
+    moto takes every ARN for that of a stage, and routes no other.
     """
 
     def tagged(response: APIGatewayResponse) -> Any:
@@ -373,6 +374,7 @@ def everything_of_an_api_is_tagged_by_arn() -> None:
         owner.tags = {k: v for k, v in (owner.tags or {}).items() if k not in gone}
         return 204, {"status": 204}, ""
 
+    url_paths["{0}/tags/(?P<resourceArn>.+)$"] = APIGatewayResponse.dispatch
     APIGatewayResponse.get_tags = get_tags
     APIGatewayResponse.tag_resource = tag_resource
     APIGatewayResponse.untag_resource = untag_resource

@@ -19,6 +19,7 @@ from moto.ec2.models.launch_templates import (
     LaunchTemplateBackend,
     LaunchTemplateVersion,
 )
+from moto.ec2.models.tags import TagBackend
 from moto.ec2.responses import EC2Response
 from moto.ec2.responses.elastic_network_interfaces import (
     ElasticNetworkInterfaces,
@@ -291,6 +292,27 @@ def interfaces_can_be_told_to_go_with_their_instance() -> None:
             )
         eni.delete_on_termination = str(value).lower() == "true"
         return EmptyResult()
+
+
+@fixup
+def without_a_tag_all_are_deleted() -> None:
+    """DeleteTags that names no tag removes all that are a user's.
+
+    moto removes none.
+    """
+
+    @wrap(TagBackend, "delete_tags")
+    def delete(
+        original: Any,
+        self: EC2Backend,
+        resource_ids: list[str],
+        tags: dict[str, str | None],
+    ) -> bool:
+        for resource_id in resource_ids if not tags else []:
+            for key in list(self.tags[resource_id]):
+                if not key.startswith("aws:"):
+                    del self.tags[resource_id][key]
+        return original(self, resource_ids, tags)
 
 
 @fixup

@@ -282,6 +282,14 @@ def classic_registration_answers_with_the_members() -> None:
             original(self, load_balancer_name, instance_ids, True)
         return original(self, load_balancer_name, instance_ids, from_autoscaling)
 
+    @wrap(ELBBackend, "configure_health_check")
+    def configure(
+        original: Any, self: ELBBackend, load_balancer_name: str, *args: Any, **kwargs: Any
+    ) -> Any:
+        if self.get_load_balancer(load_balancer_name) is None:
+            raise LoadBalancerNotFoundError(load_balancer_name)
+        return original(self, load_balancer_name, *args, **kwargs)
+
     def answer(name: str) -> None:
         @wrap(ELBResponse, name)
         def call(original: Any, self: ELBResponse) -> ActionResult:

@@ -1,0 +1,421 @@
+//! As before: import and then destroy leave the account as it was, whatever else is in it, and wherever an import
+//! may have died. The backends are terminated, or kept and free; the KMS key pends deletion.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::complete::make_zone;
+use crate::support::account::{assert_same, kind, without_dying_keys, without_instances};
+use crate::support::background::Background;
+use crate::support::{APP, PASSWORD, REGION, Sandbox};
+
+const EMPTY_ZIP: &str = "UEsFBgAAAAAAAAAAAAAAAAAAAAAAAA==";
+
+/// What destroy does with the backends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Backends {
+    Terminated,
+    Kept,
+}
+
+impl Backends {
+    fn flags(self) -> &'static [&'static str] {
+        match self {
+            Self::Terminated => &[],
+            Self::Kept => &["--keep-instances"],
+        }
+    }
+}
+
+/// Fails the test unless the account is as it was, but for the backends if they are not kept.
+#[track_caller]
+pub(crate) fn assert_as_before(
+    before: &Value,
+    after: &Value,
+    stack: &Value,
+    keep: bool,
+    keys: usize,
+) {
+    let (mut before, (mut after, dying)) = (before.clone(), without_dying_keys(after));
+    let cluster = &stack["name"];
+    assert_eq!(dying.len(), keys, "keys that pend deletion: {dying:#?}");
+    for key in dying {
+        assert_eq!(key["Tags"]["wekactl.io/cluster_name"], *cluster, "{key:#}");
+    }
+    if !keep {
+        let ids = ids(&stack["backends"]);
+        for id in &ids {
+            let state = &kind(&after, "instances")[id]["State"]["Name"];
+            assert_eq!(state, "terminated", "backend {id}");
+        }
+        for of_kind in ["volumes", "network_interfaces"] {
+            let left = kind(&after, of_kind).len();
+            before = without_instances(&before, &ids);
+            let wanted = kind(&before, of_kind).len();
+            assert_eq!(left, wanted, "{of_kind} have outlived the backends");
+        }
+        after = without_instances(&after, &ids);
+    }
+    assert_same(&before, &after, "the account after destroy");
+}
+
+fn ids(machines: &Value) -> Vec<String> {
+    let machines = machines.as_array().expect("machines");
+    let id = |machine: &Value| machine["id"].as_str().expect("an id").to_owned();
+    machines.iter().map(id).collect()
+}
+
+/// Nothing of the cluster can be found.
+#[track_caller]
+fn assert_gone(sandbox: &Sandbox, name: &str) {
+    let words = format!("no cluster named {name} in {REGION}");
+    sandbox.destroy(name, &[]).fails(1, &[&words]);
+    let run = sandbox.destroy(name, &["--if-exists"]).ok();
+    assert!(run.stderr.contains(&words), "{}", run.stderr);
+}
+
+/// A network interface as user data makes one: it belongs to no stack, and outlives its instance by itself.
+fn attach_interface(sandbox: &Sandbox, stack: &Value, instance: &str, device: u32) -> String {
+    let name = stack["name"].as_str().expect("a name");
+    let made = sandbox.aws(
+        "ec2",
+        "create_network_interface",
+        &json!({
+            "SubnetId": stack["subnets"][0], "Groups": stack["security_groups"],
+            "Description": format!("wekactl {name}"),
+        }),
+    );
+    let id = made["NetworkInterface"]["NetworkInterfaceId"].as_str();
+    let id = id.expect("an id").to_owned();
+    sandbox.aws(
+        "ec2",
+        "attach_network_interface",
+        &json!({"NetworkInterfaceId": id, "InstanceId": instance, "DeviceIndex": device}),
+    );
+    id
+}
+
+#[test]
+fn destroy_takes_away_what_import_made_and_the_backends() {
+    let sandbox = Sandbox::start();
+    let stack = sandbox.stack(&json!({"name": "prod", "clients": 2, "classic_lb": true}));
+    sandbox.post("populate", &json!({"confusing": "prod"}));
+    let zone = make_zone(&sandbox);
+    // Somebody else's, in the layer of our name.
+    sandbox.aws(
+        "lambda",
+        "publish_layer_version",
+        &json!({
+            "LayerName": "wekactl-prod", "Description": "tools for cluster prod2",
+            "Content": {"ZipFile": {"__bytes__": EMPTY_ZIP}},
+        }),
+    );
+    let before = sandbox.inventory();
+    sandbox
+        .import_small(
+            "prod",
+            &[
+                "-t",
+                "environment=prod",
+                "-l",
+                "weka.example.com",
+                "-z",
+                &zone,
+            ],
+        )
+        .ok();
+    let backends = ids(&stack["backends"]);
+    for (instance, device) in [(0, 1), (0, 2), (3, 1)] {
+        attach_interface(&sandbox, &stack, &backends[instance], device);
+    }
+    sandbox.take_calls();
+    sandbox.destroy("prod", &[]).ok();
+    let calls = sandbox.take_calls();
+    assert_as_before(&before, &sandbox.inventory(), &stack, false, 1);
+    let last = calls
+        .iter()
+        .rfind(|call| call["operation"] == "ScheduleKeyDeletion");
+    let request = last.expect("the key's deletion")["request"]
+        .as_str()
+        .expect("text");
+    assert!(request.contains(r#""PendingWindowInDays":7"#), "{request}");
+    assert_gone(&sandbox, "prod");
+}
+
+#[test]
+fn kept_backends_are_as_they_were_and_free() {
+    let sandbox = Sandbox::start();
+    // More than AWS detaches in one call.
+    let spec = json!({"name": "prod", "backends": 22, "clients": 1, "classic_lb": true});
+    let stack = sandbox.stack(&spec);
+    sandbox.post("populate", &json!({"confusing": "prod"}));
+    let backends = ids(&stack["backends"]);
+    sandbox.aws(
+        "ec2",
+        "modify_instance_attribute",
+        &json!({"InstanceId": backends[2], "DisableApiTermination": {"Value": true}}),
+    );
+    // One has no name, one is no member of the classic load balancer, and one has a name for tags of every kind.
+    sandbox.aws(
+        "ec2",
+        "delete_tags",
+        &json!({"Resources": [backends[3]], "Tags": [{"Key": "Name"}]}),
+    );
+    let name = "Weka «4» in rack=7, é";
+    sandbox.aws(
+        "ec2",
+        "create_tags",
+        &json!({"Resources": [backends[4]], "Tags": [{"Key": "Name", "Value": name}]}),
+    );
+    sandbox.aws(
+        "elb",
+        "deregister_instances_from_load_balancer",
+        &json!({"LoadBalancerName": stack["classic_lb"], "Instances": [{"InstanceId": backends[5]}]}),
+    );
+    // The tag that everything gets: one has it, one has another value of it.
+    for (backend, value) in [(&backends[6], "prod"), (&backends[7], "test")] {
+        sandbox.aws(
+            "ec2",
+            "create_tags",
+            &json!({"Resources": [backend], "Tags": [{"Key": "environment", "Value": value}]}),
+        );
+    }
+    let before = sandbox.inventory();
+    let import = || {
+        sandbox
+            .import_small("prod", &["-t", "environment=prod"])
+            .ok()
+    };
+    import();
+    sandbox.destroy("prod", &["--keep-instances"]).ok();
+    assert_as_before(&before, &sandbox.inventory(), &stack, true, 1);
+
+    // They are out of reach, also of who does not want to keep them.
+    assert_gone(&sandbox, "prod");
+    assert_as_before(&before, &sandbox.inventory(), &stack, true, 1);
+
+    // Nothing is in the way of another import, nor of another end.
+    import();
+    sandbox.destroy("prod", &["--keep-instances"]).ok();
+    assert_as_before(&before, &sandbox.inventory(), &stack, true, 2);
+}
+
+#[test]
+fn without_the_table_destroy_finds_what_it_needs_on_the_things_themselves() {
+    let sandbox = Sandbox::start();
+    let item_gone = |table: &str| {
+        let key = json!({"Key": {"S": "cluster-settings"}});
+        sandbox.aws(
+            "dynamodb",
+            "delete_item",
+            &json!({"TableName": table, "Key": key}),
+        );
+    };
+    let table_gone = |table: &str| {
+        sandbox.aws("dynamodb", "delete_table", &json!({"TableName": table}));
+    };
+    let accidents: [&dyn Fn(&str); 2] = [&item_gone, &table_gone];
+    for (number, accident) in accidents.into_iter().enumerate() {
+        for backends in [Backends::Terminated, Backends::Kept] {
+            sandbox.post("reset", &json!({}));
+            let name = format!("lost{number}");
+            let stack = sandbox.stack(&json!({"name": name, "backends": 5, "classic_lb": true}));
+            let first = &ids(&stack["backends"])[0];
+            sandbox.aws(
+                "ec2",
+                "modify_instance_attribute",
+                &json!({"InstanceId": first, "DisableApiTermination": {"Value": true}}),
+            );
+            let zone = make_zone(&sandbox);
+            let before = sandbox.inventory();
+            let flags = ["-l", "weka.example.com", "-z", &zone];
+            sandbox.import_small(&name, &flags).ok();
+            accident(&format!("wekactl-{name}"));
+            sandbox.destroy(&name, backends.flags()).ok();
+            let keep = backends == Backends::Kept;
+            // The one thing that only the table knew.
+            let mut before = before;
+            let after = sandbox.inventory();
+            for id in ids(&stack["backends"]) {
+                before[REGION]["instances"][&id]["Tags"]["Name"] =
+                    json!(format!("{name}-Backends"));
+            }
+            assert_as_before(&before, &after, &stack, keep, 1);
+        }
+    }
+}
+
+#[test]
+fn the_role_of_scale_outlives_its_interfaces() {
+    let sandbox = Sandbox::start();
+    let stack = sandbox.stack(&json!({"name": "prod", "backends": 5}));
+    let before = sandbox.inventory();
+    let scale_roles = || -> Vec<String> {
+        let inventory = sandbox.inventory();
+        let roles = inventory["global"]["roles"].as_object().expect("roles");
+        let ours = roles
+            .keys()
+            .filter(|name| name.starts_with("wekactl-prod-"));
+        ours.cloned().collect()
+    };
+
+    // Lambda takes its time: destroy waits for it, and says what for.
+    sandbox.import_small("prod", &[]).ok();
+    sandbox.set(&json!({"eni_linger_seconds": 1.5}));
+    sandbox.take_calls();
+    sandbox.destroy("prod", &["--keep-instances"]).ok();
+    let calls = sandbox.take_calls();
+    let is = |call: &&Value, operation: &str, text: &str| {
+        call["operation"] == operation
+            && call["request"]
+                .as_str()
+                .is_some_and(|request| request.contains(text))
+    };
+    let looks = calls
+        .iter()
+        .filter(|call| is(call, "DescribeNetworkInterfaces", "AWS Lambda VPC ENI"));
+    let removed = calls.iter().find(|call| is(call, "DeleteRole", "-scale-"));
+    let removed = removed.expect("the role is removed")["start"].as_f64();
+    assert!(looks.clone().count() > 2, "it has not waited");
+    assert!(
+        looks.clone().all(|look| look["end"].as_f64() <= removed),
+        "it looks when it is too late"
+    );
+    assert_as_before(&before, &sandbox.inventory(), &stack, true, 1);
+
+    // Who does not wait is told what is left.
+    sandbox.import_small("prod", &[]).ok();
+    sandbox.set(&json!({"eni_linger_seconds": 3600}));
+    let run = sandbox
+        .destroy("prod", &["--keep-instances", "--no-wait"])
+        .ok();
+    let left = scale_roles();
+    assert_eq!(left.len(), 1, "{left:?}");
+    assert!(
+        left[0].starts_with("wekactl-prod-Backends-scale-"),
+        "{left:?}"
+    );
+    assert!(run.stderr.contains(&left[0]), "{}", run.stderr);
+    // So it is as long as they are there.
+    let run = sandbox.destroy("prod", &["--no-wait", "-o", "json"]).ok();
+    let json: Value = serde_json::from_str(&run.stdout).expect("JSON");
+    assert_eq!(
+        json["left"],
+        json!([{"kind": "role", "name": left[0]}]),
+        "{json:#}"
+    );
+    assert_eq!(scale_roles(), left);
+
+    // Lambda has done it, and a later destroy does the rest.
+    let inventory = sandbox.inventory();
+    let interfaces = kind(&inventory, "network_interfaces").iter();
+    for (id, _) in interfaces.filter(|(_, each)| each["InterfaceType"] == "lambda") {
+        sandbox.aws(
+            "ec2",
+            "delete_network_interface",
+            &json!({"NetworkInterfaceId": id}),
+        );
+    }
+    sandbox.destroy("prod", &[]).ok();
+    assert_as_before(&before, &sandbox.inventory(), &stack, true, 2);
+    assert_gone(&sandbox, "prod");
+}
+
+/// How an import ends early.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Death {
+    /// AWS refuses one call; what was under way ends.
+    Refused,
+    /// The process is killed while one call has not taken effect.
+    KilledBefore,
+    /// The process is killed when one call has taken effect and is not yet answered.
+    KilledAfter,
+}
+
+/// An import of which the `nth` of those calls that match is the last.
+#[track_caller]
+pub(crate) fn die(sandbox: &Sandbox, arguments: &[&str], call: &Value, death: Death) {
+    let mut rule = json!({
+        "caller": format!("^app:{APP}$"), "mutating": true,
+        "action": match death {
+            Death::Refused => "error",
+            Death::KilledBefore => "hang",
+            Death::KilledAfter => "apply_hang",
+        },
+        "code": "AccessDenied", "status": 403,
+    });
+    for (field, value) in call.as_object().expect("an object") {
+        rule[field] = value.clone();
+    }
+    sandbox.fault(&[rule]);
+    sandbox.take_calls();
+    let mut command = sandbox.command(arguments);
+    let import = Background::start(command.env("WEKACTL_PASSWORD", PASSWORD));
+    if death == Death::Refused {
+        import.end().fails(1, &["injected by the sandbox"]);
+    } else {
+        let until = Instant::now() + Duration::from_secs(60);
+        while sandbox.get("faults")[0]["fired"] == 0 {
+            assert!(Instant::now() < until, "{call} is not made");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        import.signal("KILL");
+        assert_eq!(import.end().code, -1);
+    }
+    sandbox.fault(&[]);
+    // What was sent before the end takes effect after it.
+    sandbox.wait_for_calls("the end of every call", |calls| {
+        calls.iter().all(|call| !call["end"].is_null())
+    });
+}
+
+#[test]
+#[expect(
+    clippy::print_stdout,
+    reason = "shown only when the test fails"
+)]
+fn destroy_cleans_up_after_an_import_that_died_anywhere() {
+    let points = [1, 5, 12, 19, 26, 33, 40, 47, 54, 61];
+    let deaths = [Death::Refused, Death::KilledAfter, Death::KilledBefore];
+    std::thread::scope(|scope| {
+        for half in 0..2 {
+            let points = points
+                .iter()
+                .enumerate()
+                .filter(move |(number, _)| number % 2 == half);
+            scope.spawn(move || {
+                let sandbox = Sandbox::start();
+                let code = sandbox.small_code();
+                for (number, nth) in points {
+                    let death = deaths[number % 3];
+                    let backends = [Backends::Kept, Backends::Terminated][number / 3 % 2];
+                    println!("{death:?} at mutating call {nth}, backends then {backends:?}");
+                    sandbox.post("reset", &json!({}));
+                    let stack =
+                        sandbox.stack(&json!({"name": "prod", "clients": 1, "classic_lb": true}));
+                    let before = sandbox.inventory();
+                    let arguments = [
+                        "cluster",
+                        "import",
+                        "-n",
+                        "prod",
+                        "-u",
+                        "admin",
+                        "--lambda-binary",
+                        &code,
+                    ];
+                    die(&sandbox, &arguments, &json!({"nth": nth}), death);
+                    sandbox.destroy("prod", backends.flags()).ok();
+                    let after = sandbox.inventory();
+                    let (_, dying) = without_dying_keys(&after);
+                    let keep = backends == Backends::Kept;
+                    assert_as_before(&before, &after, &stack, keep, dying.len());
+                    sandbox
+                        .destroy("prod", &[])
+                        .fails(1, &["no cluster named prod"]);
+                }
+            });
+        }
+    });
+}
