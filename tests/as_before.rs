@@ -371,10 +371,7 @@ pub(crate) fn die(sandbox: &Sandbox, arguments: &[&str], call: &Value, death: De
 }
 
 #[test]
-#[expect(
-    clippy::print_stdout,
-    reason = "shown only when the test fails"
-)]
+#[expect(clippy::print_stdout, reason = "shown only when the test fails")]
 fn destroy_cleans_up_after_an_import_that_died_anywhere() {
     let points = [1, 5, 12, 19, 26, 33, 40, 47, 54, 61];
     let deaths = [Death::Refused, Death::KilledAfter, Death::KilledBefore];

@@ -675,7 +675,7 @@ fn what_a_managed_cluster_does_not_allow() {
     }
     // Flags that say the same are none.
     sandbox
-        .import("prod", &["-a", subnets.1, "-t", "owner=storage"])
+        .import_small("prod", &["-a", subnets.1, "-t", "owner=storage"])
         .ok();
     assert_eq!(mutations(&sandbox.take_calls()), [""; 0]);
 

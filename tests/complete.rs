@@ -141,6 +141,7 @@ struct Facts<'a> {
     user_tags: &'a Value,
     account: String,
     sha256: String,
+    architecture: &'static str,
     code_size: Value,
     key_arn: String,
     api_id: String,
@@ -197,7 +198,9 @@ impl<'a> Facts<'a> {
             }
         }
         let code = std::fs::read(&wanted.code).expect("the executable");
-        let sha256: String = Sha256::digest(code)
+        // ELF's e_machine.
+        let architecture = if code[18] == 0xb7 { "arm64" } else { "x86_64" };
+        let sha256: String = Sha256::digest(&code)
             .iter()
             .map(|byte| format!("{byte:02x}"))
             .collect();
@@ -218,6 +221,7 @@ impl<'a> Facts<'a> {
             user_tags: &wanted.user_tags,
             account: text(&key["AWSAccountId"]),
             sha256,
+            architecture,
             code_size: kind(found, "layers")[&base]["1"]["Content"]["CodeSize"].clone(),
             key_arn: text(&key["Arn"]),
             api_id: text(&api["id"]),
@@ -514,7 +518,7 @@ fn layer(facts: &Facts) -> Value {
         "LayerArn": arn,
         "LayerVersionArn": format!("{arn}:1"),
         "Description": format!("wekactl for cluster {}, sha256 {}", facts.cluster, facts.sha256),
-        "CompatibleArchitectures": ["x86_64"],
+        "CompatibleArchitectures": [facts.architecture],
         "CompatibleRuntimes": ["provided.al2023"],
         "Content": {"CodeSha256": ANYTHING, "CodeSize": facts.code_size, "Location": ANYTHING},
         "LicenseInfo": "",
@@ -549,7 +553,7 @@ fn function(facts: &Facts, word: &str) -> Value {
         "Description": format!("Wekactl {word}"),
         "Runtime": "provided.al2023",
         "Handler": "bootstrap",
-        "Architectures": ["x86_64"],
+        "Architectures": [facts.architecture],
         "PackageType": "Zip",
         "MemorySize": 256,
         "Timeout": timeout,

@@ -11,7 +11,7 @@ use super::UsageError;
 use super::before;
 use super::code::Code;
 use super::instance_types::{cores_of, go_tool_cores_of};
-use super::inventory::Inventory;
+use super::inventory::{self, Inventory};
 use super::names::{CLUSTER_TAG, Cluster};
 use super::network::{self, Network};
 use super::request::ImportRequest;
@@ -74,20 +74,18 @@ pub struct Backend {
 /// # Errors
 /// Whatever speaks against importing: see the functions below.
 pub async fn discover(aws: &Aws, request: &ImportRequest) -> Result<Discovered> {
-    let own = async {
-        let (inventory, code) = tokio::try_join!(
-            Inventory::read_but_groups(aws, &request.cluster),
+    let code = async {
+        let (layers, code) = tokio::try_join!(
+            inventory::layers(aws, &request.cluster),
             Code::read(aws, request.lambda_binary.as_deref())
         )?;
-        let is_new = !inventory
-            .layers
-            .iter()
-            .any(|version| version.sha256 == code.sha256);
+        let is_new = !layers.iter().any(|version| version.sha256 == code.sha256);
         if is_new && !aws.run.is_plan() {
             code.start_zip();
         }
-        anyhow::Ok((inventory, code))
+        Ok((layers, code))
     };
+    let own = Inventory::read_around(aws, &request.cluster, code);
     let (facts, (inventory, code)) =
         tokio::try_join!(Box::pin(facts(aws, request)), Box::pin(own))?;
     let inventory = Inventory {

@@ -44,6 +44,20 @@ impl Inventory {
     /// # Errors
     /// The first failure: half an inventory would make a plan that is wrong.
     pub async fn read_but_groups(aws: &Aws, cluster: &Cluster) -> Result<Self> {
+        let layers = async { Ok((layers(aws, cluster).await?, ())) };
+        let (inventory, ()) = Self::read_around(aws, cluster, layers).await?;
+        Ok(inventory)
+    }
+
+    /// The same, with the [`layers`] from whoever has something to do as soon as they are known, and what came of that.
+    ///
+    /// # Errors
+    /// As [`Inventory::read_but_groups`], and those of `layers`.
+    pub async fn read_around<T>(
+        aws: &Aws,
+        cluster: &Cluster,
+        layers: impl Future<Output = Result<(Vec<layer_version::Observed>, T)>>,
+    ) -> Result<(Self, T)> {
         let storage = async {
             let (keys, tables) = tokio::try_join!(
                 find::<kms_key::KmsKey>(aws, cluster, cluster.kms_alias()),
@@ -72,7 +86,7 @@ impl Inventory {
                     cluster,
                     cluster.function(kind)
                 )),
-                find::<layer_version::LayerVersion>(aws, cluster, cluster.layer()),
+                layers,
             )
         };
         let api = async {
@@ -115,11 +129,11 @@ impl Inventory {
             Box::pin(schedule)
         )?;
         let (kms_keys, tables) = storage;
-        let (log_groups, functions, layers) = code;
+        let (log_groups, functions, (layers, more)) = code;
         let (rest_apis, api_keys, usage_plans) = api;
         let (launch_templates, target_groups, (load_balancers, listeners)) = network;
         let (state_machines, event_rules) = schedule;
-        Ok(Self {
+        let inventory = Self {
             kms_keys,
             tables,
             roles,
@@ -136,7 +150,8 @@ impl Inventory {
             listeners,
             state_machines,
             event_rules,
-        })
+        };
+        Ok((inventory, more))
     }
 
     /// That nothing of the cluster's names is somebody else's. Before the first change: an import that can not end
@@ -286,6 +301,14 @@ fn add<R: Resource>(
         .iter()
         .filter(|found| owned::<R>(cluster, name, found).is_ok());
     names.extend(ours.map(|_| (R::KIND, name.to_owned())));
+}
+
+/// The versions of the cluster's layer.
+///
+/// # Errors
+/// AWS's failures.
+pub async fn layers(aws: &Aws, cluster: &Cluster) -> Result<Vec<layer_version::Observed>> {
+    find::<layer_version::LayerVersion>(aws, cluster, cluster.layer()).await
 }
 
 async fn find<R: Resource>(aws: &Aws, cluster: &Cluster, name: String) -> Result<Vec<R::Observed>> {
