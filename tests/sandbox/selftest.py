@@ -18,6 +18,7 @@ import socket
 import sys
 import tempfile
 import threading
+import time
 import unittest
 import warnings
 from collections.abc import Callable
@@ -1133,6 +1134,65 @@ def dead_members_wait_for_their_process() -> None:
 
 
 @check
+def standby_has_its_rules() -> None:
+    simple_group(MinSize=1, MaxSize=3, size=3)
+    scaling = aws("autoscaling")
+    first, second, third = members()
+    key = {"AutoScalingGroupName": "group"}
+    enter = {**key, "ShouldDecrementDesiredCapacity": True}
+    refused(
+        "ValidationError",
+        scaling.enter_standby,
+        **enter,
+        InstanceIds=["i-00000000000000000"],
+    )
+    refused("ValidationError", scaling.enter_standby, **enter, InstanceIds=members())
+    scaling.enter_standby(**enter, InstanceIds=[first])
+    refused("ValidationError", scaling.enter_standby, **enter, InstanceIds=[first])
+    refused("ValidationError", scaling.exit_standby, **key, InstanceIds=[second])
+    # Only members in service count and can go.
+    scaling.set_desired_capacity(**key, DesiredCapacity=1)
+    states = {i["InstanceId"]: i["LifecycleState"] for i in described_group()["Instances"]}
+    equal(states, {first: "Standby", third: "InService"})
+    scaling.exit_standby(**key, InstanceIds=[first])
+    equal(described_group()["DesiredCapacity"], 2)
+
+
+@check
+def groups_are_made_in_universal_time() -> None:
+    before = os.environ.get("TZ")
+    os.environ["TZ"] = "Asia/Tokyo"
+    time.tzset()
+    try:
+        simple_group()
+        made = described_group()["CreatedTime"].timestamp()
+    finally:
+        os.environ.pop("TZ")
+        if before is not None:
+            os.environ["TZ"] = before
+        time.tzset()
+    assert abs(made - time.time()) < 60, made
+
+
+@check
+def instances_can_be_refreshed() -> None:
+    simple_group(size=2)
+    scaling = aws("autoscaling")
+    key = {"AutoScalingGroupName": "group"}
+    before = members()
+    scaling.set_instance_protection(
+        **key, InstanceIds=before[:1], ProtectedFromScaleIn=True
+    )
+    assert scaling.start_instance_refresh(**key)["InstanceRefreshId"]
+    from localaws import groups
+
+    for _ in range(3):
+        groups.look_after()
+    equal(members()[:1], before[:1])
+    equal((len(members()), before[1] in members()), (2, False))
+
+
+@check
 def protection_is_set_for_fifty_members() -> None:
     simple_group(size=1)
     protect = aws("autoscaling").set_instance_protection
@@ -1781,6 +1841,9 @@ def _make_tests() -> None:
 
 
 _make_tests()
+
+# A sandbox of their own, with machines that boot and functions that run.
+from machinetest import *  # noqa: E402, F403
 
 if __name__ == "__main__":
     unittest.main()

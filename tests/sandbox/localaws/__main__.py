@@ -21,7 +21,13 @@ every call. Nothing leaves this machine.
 
   sandbox start &              prints the environment to export
   sandbox stack weka-prod      makes a Weka stack in it
-  sandbox tick --wait          fires its schedules once
+  sandbox tick --wait          looks after its groups, fires its schedules once
+  sandbox age 3600             makes everything in it an hour older
+  sandbox machine kill i-...   lets something happen to a machine
+  sandbox boots                shows how the groups' machines booted
+
+Machines boot with the setting boot_machines=true; with weka_url they have a
+Weka, which is told of each and answers their `weka`.
 """
 
 
@@ -145,7 +151,11 @@ def arguments() -> argparse.Namespace:
     stack.add_argument("--region", help="default: the sandbox's")
 
     tick = add_client(
-        commands, "tick", fire_schedules, "fire every enabled schedule once"
+        commands,
+        "tick",
+        fire_schedules,
+        "look after every Auto Scaling group, and fire every enabled"
+        " schedule once",
     )
     tick.add_argument(
         "--wait",
@@ -159,6 +169,33 @@ def arguments() -> argparse.Namespace:
         metavar="SECONDS",
         help="at most (default: %(default)s)",
     )
+    age = add_client(
+        commands, "age", move_time, "make everything so many seconds older"
+    )
+    age.add_argument("seconds", type=float, metavar="SECONDS")
+    machine = add_client(
+        commands,
+        "machine",
+        happen,
+        "let something happen to machines from outside, whatever protects"
+        " them",
+    )
+    machine.add_argument(
+        "action",
+        choices=("kill", "stop", "start", "reboot", "purge"),
+        help="purge: EC2 does not know it any more, its group still does",
+    )
+    machine.add_argument("ids", nargs="+", metavar="INSTANCE")
+    boots = add_client(
+        commands, "boots", show_boots, "print every boot with its log"
+    )
+    boots.add_argument(
+        "--wait",
+        type=float,
+        default=0,
+        metavar="SECONDS",
+        help="wait so long at most until no machine boots",
+    )
     journal = add_client(
         commands, "journal", show_journal, "print every AWS call so far"
     )
@@ -166,7 +203,8 @@ def arguments() -> argparse.Namespace:
         "--caller",
         default="",
         metavar="REGEX",
-        help='only of these callers, e.g. "^app:" or "^lambda:"',
+        help='only of these callers, e.g. "^app:", "^lambda:" or'
+        ' "^instance:"',
     )
     journal.add_argument(
         "--json",
@@ -377,6 +415,29 @@ def fire_schedules(options: argparse.Namespace) -> None:
             {"wait": options.wait, "timeout": options.timeout},
         )
     )
+
+
+def move_time(options: argparse.Namespace) -> None:
+    """`sandbox age`."""
+    show(request(options, "POST", "age", {"seconds": options.seconds}))
+
+
+def happen(options: argparse.Namespace) -> None:
+    """`sandbox machine`."""
+    body = {"instance_ids": options.ids}
+    request(options, "POST", f"machines/{options.action}", body)
+
+
+def show_boots(options: argparse.Namespace) -> None:
+    """`sandbox boots`."""
+    if options.wait:
+        request(options, "POST", "settle", {"timeout": options.wait})
+    for boot in request(options, "GET", "boots"):
+        status = "" if boot["exit"] is None else f" with {boot['exit']}"
+        print(
+            f"{boot['instance_id']} {boot['private_ip']}: "
+            f"{boot['state']}{status} {boot['failure']}\n{boot['log']}"
+        )
 
 
 def show_journal(options: argparse.Namespace) -> None:

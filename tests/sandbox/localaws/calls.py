@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 from urllib.parse import unquote
 
-from . import limits, rates, requests_check, roles, strict, wire
+from . import functions, limits, rates, requests_check, roles, strict, wire
 from .clients import APPLICATION
 from .faults import Faults, Rule
 from .naming import Call, identify
@@ -179,6 +179,8 @@ class Calls:
             call.journal["status"] = int(status[:3])
         if rule.action.endswith("hang"):
             released.wait(LONGEST_HANG)
+        if rule.action.endswith("kill"):
+            functions.kill(call.access_key)
         drop(call.environ)
 
     def _run(self, call: Call) -> tuple[str, list[tuple[str, str]], bytes]:

@@ -8,7 +8,20 @@ GET  faults         the rules with counters
 POST faults         replace them: [rule, ...], see faults.py
 GET  settings       see settings.py
 POST settings       change some: {"delay_ms": 80}
-POST tick           fire every enabled schedule once: {"wait", "timeout"}
+POST tick           let Auto Scaling look after its groups (groups.py), and
+                    fire every enabled schedule once: {"wait", "timeout"}
+POST age            move everything's time back: {"seconds": 3600}
+POST machines/kill, stop, start, reboot or purge
+                    what happens to machines from outside, whatever protects
+                    them: {"instance_ids": [...], "region"}; one that is
+                    purged is unknown to EC2, and still in its group
+POST members        change what a group says of a member: {"group",
+                    "instance_id", "lifecycle_state", "health_status",
+                    "region"}
+GET  boots          every boot with its log; ?instance_id=...
+POST settle         wait until no machine boots and Weka was told of all:
+                    {"timeout": 60}
+POST functions/kill kill the functions that run: {"name": regex}
 POST stack          make a stack, see stack.py
 POST populate       make unrelated resources, see populate.py
 GET  inventory      everything that exists
@@ -27,8 +40,20 @@ from urllib.parse import parse_qsl
 
 from botocore.exceptions import ClientError
 
-from . import clients, functions, machines, rates, schedule, strict, wire
+from . import (
+    ACCOUNT,
+    aging,
+    clients,
+    functions,
+    groups,
+    machines,
+    rates,
+    schedule,
+    strict,
+    wire,
+)
 from .calls import read_body
+from .machine import boot, life
 from .naming import sessions
 from .settings import settings
 
@@ -162,10 +187,74 @@ def set_settings(
 
 
 @route("POST", "tick")
-def tick(_sandbox: "Sandbox", body: Any, _query: dict[str, str]) -> Any:
-    """Fire the schedules."""
+def tick(sandbox: "Sandbox", body: Any, _query: dict[str, str]) -> Any:
+    """Look after the groups, fire the schedules."""
     options = {"wait": False, "timeout": 60} | (body or {})
+    with sandbox.calls.moto_lock:
+        groups.look_after()
+    life.told(float(options["timeout"]))
     return schedule.tick(bool(options["wait"]), float(options["timeout"]))
+
+
+@route("POST", "age")
+def age(sandbox: "Sandbox", body: Any, _query: dict[str, str]) -> Any:
+    """Move time."""
+    with sandbox.calls.moto_lock:
+        return {"moved": aging.age(float(body["seconds"]))}
+
+
+def machines_route(action: str) -> None:
+    """One thing that happens to machines."""
+
+    @route("POST", f"machines/{action}")
+    def happen(sandbox: "Sandbox", body: Any, _query: dict[str, str]) -> Any:
+        region = body.get("region") or clients.default_region()
+        with sandbox.calls.moto_lock:
+            for instance_id in body["instance_ids"]:
+                life.happen(action, instance_id, region)
+        life.told(life.WEKA_SECONDS)
+        return {}
+
+
+for _action in life.HAPPENINGS:
+    machines_route(_action)
+
+
+@route("POST", "members")
+def members(sandbox: "Sandbox", body: Any, _query: dict[str, str]) -> Any:
+    """Change what a group says of a member."""
+    from moto.autoscaling.models import autoscaling_backends
+
+    region = body.get("region") or clients.default_region()
+    backend = autoscaling_backends[ACCOUNT][region]
+    with sandbox.calls.moto_lock:
+        for state in backend.autoscaling_groups[body["group"]].instance_states:
+            if state.instance.id == body["instance_id"]:
+                for name in ("lifecycle_state", "health_status"):
+                    if name in body:
+                        setattr(state, name, body[name])
+                return {}
+    raise Problem(404, {"error": f"{body['instance_id']} is no member"})
+
+
+@route("GET", "boots")
+def boots(_sandbox: "Sandbox", _body: Any, query: dict[str, str]) -> Any:
+    """Every boot."""
+    return boot.boots(query.get("instance_id"))
+
+
+@route("POST", "settle")
+def settle(_sandbox: "Sandbox", body: Any, _query: dict[str, str]) -> Any:
+    """Wait for the machines."""
+    return {"settled": life.settle(float((body or {}).get("timeout", 60)))}
+
+
+@route("POST", "functions/kill")
+def kill_functions(
+    _sandbox: "Sandbox", body: Any, _query: dict[str, str]
+) -> Any:
+    """Kill what runs."""
+    return {"killed": functions.kill_by_name(body["name"])}
 
 
 @functools.cache
@@ -219,6 +308,7 @@ def reset(sandbox: "Sandbox", body: Any, _query: dict[str, str]) -> Any:
 
     functions.forget()
     machines.forget()
+    life.forget()
     with sandbox.calls.moto_lock:
         moto_api_backend.reset()
         seed = (body or {}).get("seed")

@@ -4,6 +4,10 @@ An API answers at
     https://{api}.execute-api.{region}.amazonaws.com/{stage}/{path}
 told by the Host header, and for clients that can not set one at
     /execute-api/{api}/{region}/{stage}/{path}
+What it does with a request can be made to fail by faults whose service is
+`execute-api` and whose operation is `Invoke`, with the actions error, delay,
+hang and drop; the caller of a machine's request is `instance:{id}`.
+
 A private API needs to know the VPC that a request comes from, which loopback
 has not: the header x-sandbox-source-vpc says it.
 """
@@ -19,7 +23,10 @@ from typing import Any, NamedTuple
 from urllib.parse import parse_qsl
 
 from . import ACCOUNT, roles, wire
-from .calls import read_body
+from .calls import LONGEST_HANG, drop, read_body
+from .faults import Faults
+from .machine import life
+from .naming import Call
 
 HOST = re.compile(
     r"^([a-z0-9]+)\.execute-api\.([a-z0-9-]+)\.amazonaws\.com(?::\d+)?$"
@@ -55,11 +62,15 @@ def match(environ: dict[str, Any]) -> Target | None:
 
 
 def serve(
-    target: Target, environ: dict[str, Any], start_response: Callable[..., Any]
+    target: Target,
+    environ: dict[str, Any],
+    start_response: Callable[..., Any],
+    faults: Faults,
 ) -> Iterable[bytes]:
     """Answer one request."""
     body = read_body(environ)
     try:
+        _apply_fault(target, environ, body, faults)
         status, headers, answer = _handle(target, environ, body)
     except Reply as reply:
         status, headers, answer = (
@@ -77,6 +88,37 @@ def serve(
         list(headers.items()),
     )
     return [answer]
+
+
+def _apply_fault(
+    target: Target, environ: dict[str, Any], body: bytes, faults: Faults
+) -> None:
+    machine = life.by_address(environ.get("REMOTE_ADDR", ""))
+    call = Call(
+        environ=environ,
+        body=body,
+        service="execute-api",
+        operation="Invoke",
+        region=target.region,
+        access_key="",
+        caller=f"instance:{machine.instance_id}" if machine else "anonymous",
+    )
+    released = faults.released
+    asked = f"{environ['REQUEST_METHOD']} {target.path}"
+    rule = faults.pick(call, f"{asked}?{environ.get('QUERY_STRING', '')}")
+    if rule is None:
+        return
+    match rule.action:
+        case "error":
+            raise Reply(rule.status, rule.message)
+        case "delay":
+            time.sleep(rule.seconds)
+        case "hang" | "drop":
+            if rule.action == "hang":
+                released.wait(LONGEST_HANG)
+            drop(environ)
+        case _:
+            raise Reply(500, f"no {rule.action} for execute-api")
 
 
 def _handle(

@@ -2,11 +2,12 @@
 
 A rule is a JSON object; the first that matches a call and is due decides.
 
-    service      botocore's name of the service, e.g. "elbv2"
+    service      botocore's name of the service, e.g. "elbv2"; "execute-api"
+                 for requests to REST APIs, with the operation "Invoke"
     operation    regular expression, whole name, e.g. "Create.*"
     match        text that the request's body or path contains
     caller       regular expression searched in the caller, e.g.
-                 "^app:wekactl$" or "^lambda:.*-fetch"
+                 "^app:wekactl$", "^lambda:.*-fetch" or "^instance:i-"
     mutating     true: only calls that do not merely read
     nth, count   of the matching calls from the nth on (1), so many (1; 0: all)
     probability  with this chance instead, drawn from a generator that starts
@@ -18,6 +19,8 @@ A rule is a JSON object; the first that matches a call and is due decides.
                  hold        wait until the rules are replaced, then go on
                  hang        never answer, nor execute
                  apply_hang  execute, then never answer
+                 kill        kill the function that calls, with its process
+                 apply_kill  execute, then kill the function that calls
 """
 
 import random
@@ -36,6 +39,8 @@ ACTIONS = (
     "hold",
     "hang",
     "apply_hang",
+    "kill",
+    "apply_kill",
 )
 
 

@@ -7,6 +7,7 @@ Step Functions, API Gateway, schedules.
 
 import base64
 import os
+import re
 import threading
 import uuid
 from typing import Any
@@ -22,6 +23,8 @@ LONGEST_LOG_RESULT = 4096
 INTERFACE_PREFIX = "AWS Lambda VPC ENI-"
 
 invocations: list[dict[str, Any]] = []
+# What runs now, by the access key of its session: name, invocation.
+_running: dict[str, tuple[str, runtime.Invocation]] = {}
 
 
 def forget() -> None:
@@ -102,13 +105,19 @@ def execute(function: Any, body: Any) -> runtime.Invocation:
         event, function.function_arn, float(function.timeout)
     )
     began = now()
-    runtime.run(
-        invocation,
-        task,
-        layers,
-        function.architectures[0],
-        _environment(function),
-    )
+    environment = _environment(function)
+    access_key = environment["AWS_ACCESS_KEY_ID"]
+    _running[access_key] = function.function_name, invocation
+    try:
+        runtime.run(
+            invocation,
+            task,
+            layers,
+            function.architectures[0],
+            environment,
+        )
+    finally:
+        _running.pop(access_key, None)
     _save_log(function, invocation)
     initialised = invocation.initialised
     invocations.append(
@@ -130,6 +139,28 @@ def execute(function: Any, body: Any) -> runtime.Invocation:
         }
     )
     return invocation
+
+
+def kill(access_key: str) -> bool:
+    """Kill the function that the session belongs to, as if it ran out of
+    memory; False, if none of it runs.
+    """
+    _, invocation = _running.get(access_key, ("", None))
+    if invocation is None or invocation.process is None:
+        return False
+    runtime.kill(invocation.process)
+    return True
+
+
+def kill_by_name(pattern: str) -> list[str]:
+    """Kill every run of the functions whose names match; the answer is whom
+    that was.
+    """
+    return [
+        name
+        for key, (name, _) in list(_running.items())
+        if re.search(pattern, name) and kill(key)
+    ]
 
 
 def _shortened(text: bytes) -> str:

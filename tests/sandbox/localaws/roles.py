@@ -168,7 +168,8 @@ def conditions_hold(
     conditions: dict[str, dict[str, Any]], context: dict[str, list[str]]
 ) -> bool:
     """Do all conditions hold? A key that the context lacks fails its
-    condition, as on AWS.
+    condition, as on AWS, unless the operator is a negation or has ForAllValues
+    before it.
     """
     lowered = {key.lower(): values for key, values in context.items()}
     for operator, keys in conditions.items():
@@ -184,6 +185,16 @@ def conditions_hold(
 def _condition_holds(
     operator: str, given: list[str], wanted: list[str]
 ) -> bool:
+    if operator.startswith("ForAllValues:"):
+        operator = operator.removeprefix("ForAllValues:")
+        return all(
+            _condition_holds(operator, [value], wanted) for value in given
+        )
+    if operator.startswith("ForAnyValue:"):
+        operator = operator.removeprefix("ForAnyValue:")
+        return any(
+            _condition_holds(operator, [value], wanted) for value in given
+        )
     if operator.endswith("IfExists"):
         if not given:
             return True
@@ -264,10 +275,13 @@ def check(call: Call) -> None:
         return
     prefix = ACTION_PREFIX.get(call.service, call.service)
     action = f"{prefix}:{ACTION_NAME.get(call.operation, call.operation)}"
+    session = call.caller.partition(":")[2]
+    who = f"arn:aws:sts::{ACCOUNT}:assumed-role/{call.role}/{session}"
     for resource, context in targets(call):
         if not allows(call.role, action, resource, context):
-            session = call.caller.partition(":")[2]
-            who = f"arn:aws:sts::{ACCOUNT}:assumed-role/{call.role}/{session}"
+            raise denied(call.service, who, action, resource)
+    for action, resource, context in by_way_of(call):
+        if not allows(call.role, action, resource, context):
             raise denied(call.service, who, action, resource)
 
 
@@ -277,23 +291,93 @@ Target = tuple[str | None, Context]
 
 def targets(call: Call) -> list[Target]:
     """The resources of a call, each with its condition keys."""
-    context = {
-        "aws:RequestedRegion": [call.region],
-        "aws:PrincipalAccount": [ACCOUNT],
-        "aws:SourceAccount": [ACCOUNT],
-    }
+    context = _everywhere(call)
     find = TARGETS.get(call.service)
     found = find(call, context) if find else []
     return found or [(None, context)]
 
 
+def _everywhere(call: Call) -> Context:
+    """The condition keys that every call has."""
+    context = {
+        "aws:RequestedRegion": [call.region],
+        "aws:PrincipalAccount": [ACCOUNT],
+        "aws:SourceAccount": [ACCOUNT],
+    }
+    caller, _, name = call.caller.partition(":")
+    if caller == "lambda":
+        # Of a function's own calls, and not of Lambda's on its behalf.
+        arn = _arn("lambda", call.region, f"function:{name}")
+        context["lambda:SourceFunctionArn"] = [arn]
+    return context
+
+
+READS_ITEMS = ("GetItem", "BatchGetItem", "Query", "Scan")
+WRITES_ITEMS = ("PutItem", "UpdateItem", "DeleteItem", "BatchWriteItem")
+
+
+def by_way_of(call: Call) -> list[tuple[str, str, Context]]:
+    """What a service does with the caller's own rights: DynamoDB uses the key
+    of a table that a customer's key encrypts.
+    """
+    if not call.is_one_of("dynamodb", *READS_ITEMS, *WRITES_ITEMS):
+        return []
+    name = name_of(call.params.get("TableName") or "")
+    key = _key_of_table(call.region, name)
+    if key is None:
+        return []
+    context = _everywhere(call) | {
+        "kms:ViaService": [f"dynamodb.{call.region}.amazonaws.com"],
+        "kms:CallerAccount": [ACCOUNT],
+        "kms:EncryptionContext:aws:dynamodb:tableName": [name],
+        "kms:EncryptionContext:aws:dynamodb:subscriberId": [ACCOUNT],
+    }
+    actions = ["kms:Decrypt"]
+    if call.operation in WRITES_ITEMS:
+        actions.append("kms:GenerateDataKey")
+    return [(action, key, context) for action in actions]
+
+
+def _key_of_table(region: str, name: str) -> str | None:
+    """The ARN of the customer's key that encrypts the table, if one does."""
+    from moto.dynamodb.models import dynamodb_backends
+    from moto.kms.models import kms_backends
+
+    from .fixups.kms import find_key
+
+    table = dynamodb_backends[ACCOUNT][region].tables.get(name)
+    sse = (table and table.sse_specification) or {}
+    reference = sse.get("KMSMasterKeyId")
+    if not reference or reference.startswith("alias/aws/"):
+        return None
+    key = find_key(kms_backends[ACCOUNT][region], reference)
+    return None if key is None else str(key.arn)
+
+
 def _table(call: Call, context: Context) -> list[Target]:
-    name = call.params.get("TableName")
-    return (
-        [(_arn("dynamodb", call.region, f"table/{name_of(name)}"), context)]
-        if name
-        else []
-    )
+    params = call.params
+    name = name_of(params.get("TableName") or "")
+    if not name:
+        return []
+    more = _leading_keys(call, name)
+    arn = _arn("dynamodb", call.region, f"table/{name}")
+    return [(arn, context | more)]
+
+
+def _leading_keys(call: Call, name: str) -> Context:
+    """dynamodb:LeadingKeys and dynamodb:Attributes of one item's call."""
+    from moto.dynamodb.models import dynamodb_backends
+
+    table = dynamodb_backends[ACCOUNT][call.region].tables.get(name)
+    # The parser renames nothing below "Key" and "Item".
+    item = call.params.get("Key") or call.params.get("Item")
+    if table is None or not item:
+        return {}
+    value = item.get(table.hash_key_attr) or {}
+    return {
+        "dynamodb:LeadingKeys": [str(v) for v in value.values()],
+        "dynamodb:Attributes": list(item),
+    }
 
 
 def _function(call: Call, context: Context) -> list[Target]:
@@ -324,12 +408,23 @@ def _group(call: Call, context: Context) -> list[Target]:
 
     if call.reads:
         return [("*", context)]
+    groups = autoscaling_backends[ACCOUNT][call.region].autoscaling_groups
     name = call.params.get("AutoScalingGroupName")
     if name is None:
+        # TerminateInstanceInAutoScalingGroup names only the member.
+        member = call.params.get("InstanceId")
+        name = next(
+            (
+                group.name
+                for group in groups.values()
+                for state in group.instance_states
+                if state.instance.id == member
+            ),
+            None,
+        )
+    if name is None:
         return []
-    group = autoscaling_backends[ACCOUNT][call.region].autoscaling_groups.get(
-        name
-    )
+    group = groups.get(name)
     if group is None:
         return [
             (
@@ -350,30 +445,62 @@ def _group(call: Call, context: Context) -> list[Target]:
 
 
 def _ec2_resources(call: Call, context: Context) -> list[Target]:
-    from moto.ec2.models import ec2_backends
-
     if call.reads:
         return [("*", context)]
     params = call.params
-    found: list[Target] = []
-    for identifier in (
-        params.get("InstanceIds")
-        or params.get("Resources")
-        or [params.get("InstanceId")]
-    ):
-        if not identifier:
-            continue
-        kind = EC2_KINDS.get(identifier.split("-")[0], "*")
-        tags = ec2_backends[ACCOUNT][call.region].tags.get(identifier, {})
-        more = {
-            f"{prefix}:ResourceTag/{key}": [value]
-            for prefix in ("aws", "ec2")
-            for key, value in tags.items()
-        }
-        found.append(
-            (_arn("ec2", call.region, f"{kind}/{identifier}"), context | more)
-        )
+    if call.operation == "CreateNetworkInterface":
+        # The new interface itself has no id yet, and its subnet and groups
+        # have one.
+        named = [params.get("SubnetId"), *params.get("Groups", [])]
+        new = _arn("ec2", call.region, "network-interface/*")
+        found = [(new, context)]
+    elif call.operation == "RunInstances":
+        return []
+    else:
+        named = [
+            *(params.get("InstanceIds") or []),
+            *(params.get("Resources") or []),
+            params.get("InstanceId"),
+            params.get("NetworkInterfaceId"),
+        ]
+        found = []
+    more = _ec2_request(call)
+    for identifier in filter(None, named):
+        found.append(_ec2_resource(call, identifier, context | more))
     return found
+
+
+def _ec2_request(call: Call) -> Context:
+    """The condition keys that the request itself has."""
+    params = call.params
+    if call.operation in ("CreateTags", "DeleteTags"):
+        tags = params.get("Tags") or []
+        return {"aws:TagKeys": [tag["Key"] for tag in tags]} | {
+            f"aws:RequestTag/{tag['Key']}": [tag.get("Value") or ""]
+            for tag in tags
+        }
+    if call.operation == "ModifyInstanceAttribute":
+        changed = [
+            name
+            for name in params
+            if name not in ("InstanceId", "DryRun", "Attribute", "Value")
+        ]
+        return {"ec2:Attribute": changed}
+    return {}
+
+
+def _ec2_resource(call: Call, identifier: str, context: Context) -> Target:
+    from moto.ec2.models import ec2_backends
+
+    kind = EC2_KINDS.get(identifier.split("-")[0], "*")
+    tags = ec2_backends[ACCOUNT][call.region].tags.get(identifier, {})
+    more = {
+        f"{prefix}:ResourceTag/{key}": [value]
+        for prefix in ("aws", "ec2")
+        for key, value in tags.items()
+    }
+    arn = _arn("ec2", call.region, f"{kind}/{identifier}")
+    return arn, context | more
 
 
 EC2_KINDS = {
@@ -381,6 +508,8 @@ EC2_KINDS = {
     "eni": "network-interface",
     "vol": "volume",
     "lt": "launch-template",
+    "sg": "security-group",
+    "subnet": "subnet",
 }
 
 TARGETS: dict[str, Callable[[Call, Context], list[Target]]] = {

@@ -55,6 +55,7 @@ class Invocation:
     error: str | None = None
     """`Unhandled`, if it failed."""
     log: str = ""
+    process: "subprocess.Popen[bytes] | None" = None
     done: threading.Event = field(default_factory=threading.Event)
     killed: threading.Event = field(default_factory=threading.Event)
 
@@ -238,6 +239,7 @@ def run(
         process = None
         try:
             process = spawn(program, task, environment, log)
+            invocation.process = process
             _running.add(process)
             wait_for_end(invocation, process)
         except OSError as failure:

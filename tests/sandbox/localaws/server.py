@@ -16,7 +16,7 @@ from . import ACCOUNT
 # refer to AWS's own. The account: without it, moto asks the IAM of every
 # partition for each call's key, and fills each with those 1500 policies for
 # that.
-os.environ["MOTO_IAM_LOAD_MANAGED_POLICIES"] = "true"
+os.environ.setdefault("MOTO_IAM_LOAD_MANAGED_POLICIES", "true")
 os.environ["MOTO_ACCOUNT_ID"] = ACCOUNT
 
 from moto.core.config import default_user_config  # noqa: E402
@@ -38,6 +38,7 @@ from . import (
     strict,
 )  # noqa: E402
 from .calls import Calls  # noqa: E402
+from .machine import boot, commands, life, metadata, tls  # noqa: E402
 
 # What wekactl calls. moto's first call to a service takes up to 200 ms, which
 # would spoil a measurement.
@@ -100,8 +101,14 @@ class Sandbox:
     ) -> Iterable[bytes]:
         if environ["PATH_INFO"].startswith("/sandbox/"):
             return control.serve(self, environ, start_response)
+        if metadata.match(environ):
+            return metadata.serve(environ, start_response)
+        if environ["PATH_INFO"].startswith(commands.PREFIX):
+            return commands.serve(environ, start_response)
         if target := execapi.match(environ):
-            return execapi.serve(target, environ, start_response)
+            return execapi.serve(
+                target, environ, start_response, self.calls.faults
+            )
         return self.calls(environ, start_response)
 
     def stop(self) -> None:
@@ -136,6 +143,8 @@ def start(options: Options) -> Sandbox:
     machines.apply()
     fixups.apply()
     strict.apply()
+    life.apply(sandbox.calls.moto_lock)
+    tls.configure(sandbox)
     sandbox.server = make_server(
         "127.0.0.1",
         port,
@@ -169,6 +178,8 @@ def serve(
     finally:
         sandbox.server.server_close()
         functions.clean_up()
+        boot.clean_up()
+        tls.clean_up()
         # Executions under way have threads that would keep the process for as
         # long as their tasks may take.
         sys.stdout.flush()

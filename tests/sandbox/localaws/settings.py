@@ -30,6 +30,18 @@ class Settings:
     """Functions and state machines may do only what their role allows."""
     eni_linger_seconds: float = 0
     """How long a VPC function's network interfaces outlive it."""
+    boot_machines: bool = False
+    """Run the user data of the instances that an Auto Scaling group launches.
+    """
+    weka_url: str = ""
+    """Whom to tell of machines, and what their `weka` asks:
+    POST {url}/machines when one starts to run, POST {url}/machines/{id}/stop,
+    DELETE {url}/machines/{id}, POST {url}/weka. Nobody, if empty.
+    """
+    boots_at_once: int = 8
+    """So many machines boot at once; the others wait."""
+    machine_sleep_factor: float = 0.02
+    """How much of a `sleep` on a machine is really waited."""
 
     def update(self, values: dict[str, Any]) -> None:
         """Set the given fields; an unknown one is an error, because a typo
@@ -42,11 +54,7 @@ class Settings:
                     f"unknown setting {name!r}; "
                     f"there are {', '.join(sorted(known))}"
                 )
-            setattr(
-                self,
-                name,
-                bool(value) if known[name] is bool else float(value),
-            )
+            setattr(self, name, known[name](value))
 
     def as_dict(self) -> dict[str, Any]:
         """The settings as plain data."""

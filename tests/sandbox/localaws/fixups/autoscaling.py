@@ -362,9 +362,13 @@ def detaching_has_its_rules() -> None:
             ]
             # Targets are deregistered before the group looks for them again.
             leave_target_groups(self, group, instance_ids)
+            left_behind = [
+                state.instance
+                for state in group.instance_states
+                if state.instance.id in instance_ids
+            ]
             original(self, group_name, instance_ids, should_decrement)
-            for instance_id in instance_ids:
-                instance = self.ec2_backend.get_instance(instance_id)
+            for instance in left_behind:
                 instance.__dict__.pop("autoscaling_group", None)
             return activities
 
@@ -419,36 +423,53 @@ def groups_launch_what_their_template_says() -> None:
         if not self.ec2_launch_template:
             original(self, count_needed, propagated_tags)
             return
-        version = self.ec2_launch_template.get_version(
-            self.launch_template_version
-        )
-        template = {"id": version.template.id, "version": version.number}
         subnets = (self.vpc_zone_identifier or "").split(",")
         for _ in range(count_needed):
-            data = dict(version.data)
-            subnet = subnets[next(_turn) % len(subnets)]
-            if subnet:
-                data["SubnetId"] = subnet
-                data["NetworkInterfaces"] = [
-                    {**nic, "SubnetId": subnet}
-                    for nic in data.get("NetworkInterfaces") or []
-                ]
-            tags = {**propagated_tags, ASG_NAME_TAG: self.name}
-            instance = launch(
-                self.ec2_backend, data, instance_tags=tags, template=template
-            ).instances[0]
-            instance.autoscaling_group = self
-            state = InstanceState(
-                instance,
-                protected_from_scale_in=self.new_instances_protected_from_scale_in,
+            launch_member(
+                self, subnets[next(_turn) % len(subnets)], propagated_tags
             )
-            state._launched_from = {
-                "LaunchTemplateId": version.template.id,
-                "LaunchTemplateName": version.template.name,
-                "Version": str(version.number),
-            }
-            self.instance_states.append(state)
-            record(self, f"Launching a new EC2 instance: {instance.id}")
+
+
+def launch_member(
+    group: FakeAutoScalingGroup, subnet: str, propagated_tags: dict[str, str]
+) -> None:
+    """Launch one member into the subnet."""
+    version = group.ec2_launch_template.get_version(
+        group.launch_template_version
+    )
+    template = {"id": version.template.id, "version": version.number}
+    data = dict(version.data)
+    if subnet:
+        data["SubnetId"] = subnet
+        data["NetworkInterfaces"] = [
+            {**nic, "SubnetId": subnet}
+            for nic in data.get("NetworkInterfaces") or []
+        ]
+    tags = {**propagated_tags, ASG_NAME_TAG: group.name}
+    instance = launch(
+        group.ec2_backend, data, instance_tags=tags, template=template
+    ).instances[0]
+    instance.autoscaling_group = group
+    state = InstanceState(
+        instance,
+        protected_from_scale_in=group.new_instances_protected_from_scale_in,
+    )
+    state._launched_from = {
+        "LaunchTemplateId": version.template.id,
+        "LaunchTemplateName": version.template.name,
+        "Version": str(version.number),
+    }
+    group.instance_states.append(state)
+    record(group, f"Launching a new EC2 instance: {instance.id}")
+
+
+def launch_in(group: FakeAutoScalingGroup, zone: str) -> None:
+    """Launch one member into the group's subnet in the zone."""
+    for subnet in (group.vpc_zone_identifier or "").split(","):
+        found = group.ec2_backend.get_subnet(subnet)
+        if found.availability_zone == zone:
+            launch_member(group, subnet, group.get_propagated_tags())
+            return
 
 
 @fixup
@@ -472,17 +493,16 @@ def scaling_keeps_its_order() -> None:
             ):
                 self.desired_capacity = wanted
                 return
-            order = list(self.instance_states)
-            with auto_scaling_acts():
+            if difference >= 0:
                 original(self, new_capacity)
-            left = {id(state) for state in self.instance_states}
-            for state in order:
-                if id(state) not in left:
-                    record(self, f"Terminating EC2 instance: {state.instance.id}")
-            known = {id(state) for state in order}
-            self.instance_states = [s for s in order if id(s) in left] + [
-                s for s in self.instance_states if id(s) not in known
+                return
+            self.desired_capacity = wanted
+            chosen = [
+                state
+                for state in self.active_instances()
+                if not state.protected_from_scale_in
             ]
+            terminate_members(self, chosen[:-difference])
 
     @wrap(InstanceBackend, "terminate_instances")
     def terminate(original: Any, self: Any, instance_ids: list[str]) -> Any:
@@ -491,6 +511,29 @@ def scaling_keeps_its_order() -> None:
                 instance = self.get_instance(instance_id)
                 instance.disable_api_termination = False
         return original(self, instance_ids)
+
+
+def terminate_members(
+    group: FakeAutoScalingGroup, states: list[InstanceState]
+) -> None:
+    """Let Auto Scaling terminate members, whatever protects them."""
+    ids = [state.instance.id for state in states]
+    if not ids:
+        return
+    with _lock, auto_scaling_acts():
+        leave_target_groups(group.autoscaling_backend, group, ids)
+        group.instance_states = [
+            state
+            for state in group.instance_states
+            if state.instance.id not in ids
+        ]
+        # EC2 may have forgotten some.
+        known = [i for i in ids if group.ec2_backend.get_instance_by_id(i)]
+        group.ec2_backend.terminate_instances(known)
+        for instance_id in ids:
+            record(group, f"Terminating EC2 instance: {instance_id}")
+        if group.name in group.autoscaling_backend.autoscaling_groups:
+            group.autoscaling_backend.update_attached_elbs(group.name)
 
 
 @fixup
@@ -572,6 +615,7 @@ def deleting_a_group_needs_it_empty_or_force() -> None:
             )
         for state in group.instance_states:
             state.protected_from_scale_in = False
+            state.lifecycle_state = "InService"
         with _lock, auto_scaling_acts():
             leave_target_groups(
                 backend, group, [s.instance.id for s in group.instance_states]
@@ -609,6 +653,99 @@ def dead_members_wait_for_their_process() -> None:
                         state.health_status = "Unhealthy"
         with auto_scaling_acts():
             original(self, [i for i in instance_ids if i in left])
+
+
+@fixup
+def standby_has_its_rules() -> None:
+    """EnterStandby and ExitStandby take members in the state for it.
+
+    The group's sizes allow it or not, and a member in standby is not scaled
+    in.  moto ignores what is no member, takes any state, leaves MinSize and
+    MaxSize alone, and terminates members in standby.
+    """
+
+    def find(
+        group: FakeAutoScalingGroup, instance_ids: list[str], wanted: str
+    ) -> list[InstanceState]:
+        states = {s.instance.id: s for s in group.instance_states}
+        for instance_id in instance_ids:
+            if instance_id not in states:
+                raise ValidationError(
+                    f"The instance {instance_id} is not part of Auto Scaling "
+                    f"group {group.name}."
+                )
+            if states[instance_id].lifecycle_state != wanted:
+                raise ValidationError(
+                    f"The instance {instance_id} is not in {wanted}."
+                )
+        return [states[i] for i in instance_ids]
+
+    @wrap(AutoScalingBackend, "enter_standby_instances")
+    def enter(
+        original: Any,
+        self: AutoScalingBackend,
+        group_name: str,
+        instance_ids: list[str],
+        should_decrement: bool,
+    ) -> list[Any]:
+        with _lock:
+            group = group_or_error(self, group_name)
+            states = find(group, instance_ids, "InService")
+            left = (group.desired_capacity or 0) - len(states)
+            if should_decrement and left < group.min_size:
+                refuse_sizes(group, "move to standby", len(states))
+            leave_target_groups(self, group, instance_ids)
+            result = original(self, group_name, instance_ids, should_decrement)
+            for instance_id in instance_ids:
+                record(group, f"Moving EC2 instance to Standby: {instance_id}")
+            return result
+
+    @wrap(AutoScalingBackend, "exit_standby_instances")
+    def leave(
+        original: Any,
+        self: AutoScalingBackend,
+        group_name: str,
+        instance_ids: list[str],
+    ) -> list[Any]:
+        with _lock:
+            group = group_or_error(self, group_name)
+            states = find(group, instance_ids, "Standby")
+            wanted = (group.desired_capacity or 0) + len(states)
+            if wanted > group.max_size:
+                refuse_sizes(group, "move out of standby", len(states))
+            result = original(self, group_name, instance_ids)
+            for instance_id in instance_ids:
+                text = "Moving EC2 instance out of Standby"
+                record(group, f"{text}: {instance_id}")
+            return result
+
+
+@fixup
+def groups_are_made_in_universal_time() -> None:
+    """CreatedTime has a time zone; moto's is local time without one."""
+
+    @wrap(FakeAutoScalingGroup, "__init__")
+    def init(
+        original: Any, self: FakeAutoScalingGroup, *args: Any, **kwargs: Any
+    ) -> None:
+        original(self, *args, **kwargs)
+        self.created_time = utcnow()
+
+
+@fixup
+def instances_can_be_refreshed() -> None:
+    """StartInstanceRefresh replaces the members, one after the other.
+
+    moto does not know the call.
+    """
+
+    def start(self: AutoScalingResponse) -> ActionResult:
+        name = self._get_params()["AutoScalingGroupName"]
+        group = group_or_error(self.autoscaling_backend, name)
+        group._to_refresh = {s.instance.id for s in group.instance_states}
+        return ActionResult({"InstanceRefreshId": str(uuid.uuid4())})
+
+    AutoScalingResponse.start_instance_refresh = start
 
 
 @fixup
