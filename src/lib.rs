@@ -15,3 +15,4 @@ pub mod functions;
 pub mod resource;
 pub mod resources;
 pub mod run;
+pub mod weka;

@@ -67,6 +67,25 @@ fn texts(list: &Value, field: &str) -> BTreeSet<String> {
         .collect()
 }
 
+/// The members in what fetch says, by the names of their columns.
+fn rows(info: &Value) -> Vec<BTreeMap<String, Value>> {
+    let fields = info["InstanceFields"].as_array().expect("a list");
+    let fields = || {
+        fields
+            .iter()
+            .filter_map(Value::as_str)
+            .map(ToOwned::to_owned)
+    };
+    let members = info["Instances"].as_array().expect("a list").iter();
+    members
+        .map(|row| {
+            fields()
+                .zip(row.as_array().expect("a row").clone())
+                .collect()
+        })
+        .collect()
+}
+
 #[test]
 fn fetch_counts_the_group_and_tells_no_secret() {
     let (sandbox, stack) = imported();
@@ -75,21 +94,22 @@ fn fetch_counts_the_group_and_tells_no_secret() {
 
     assert_eq!(info["Version"], 1);
     assert_eq!(info["Cluster"], CLUSTER);
-    assert_eq!(info["Role"], "backend");
     assert_eq!(info["Execution"], input["execution"]);
     assert_eq!(info["DesiredCapacity"], 6);
-    assert_eq!(
-        texts(&info["Instances"], "Id"),
-        texts(&stack["backends"], "id")
-    );
-    assert_eq!(
-        texts(&info["Instances"], "PrivateIp"),
-        texts(&stack["backends"], "private_ip")
-    );
-    for member in info["Instances"].as_array().expect("a list") {
+    // Members are rows: a thousand of them have to fit into the execution's history.
+    let members = rows(&info);
+    let column = |name: &str| -> BTreeSet<String> {
+        let values = members.iter().map(|member| member[name].as_str());
+        values
+            .map(|value| value.expect("a string").to_owned())
+            .collect()
+    };
+    assert_eq!(column("Id"), texts(&stack["backends"], "id"));
+    assert_eq!(column("PrivateIp"), texts(&stack["backends"], "private_ip"));
+    for member in &members {
         assert_eq!(
-            (&member["LifecycleState"], &member["State"]),
-            (&json!("InService"), &json!("running"))
+            (&member["Lifecycle"], &member["State"], &member["Attached"]),
+            (&json!("InService"), &json!("running"), &json!(true))
         );
     }
     let addresses: BTreeSet<&str> = info["BackendIps"]
@@ -148,23 +168,26 @@ fn fetch_counts_the_group_and_tells_no_secret() {
         "terminate_instances",
         &json!({"InstanceIds": [id(1)]}),
     );
-    let info = invoke(&sandbox, "fetch", &json!({})).expect("fetch succeeds");
-    let states: BTreeMap<&str, &str> = info["Instances"]
-        .as_array()
-        .expect("a list")
-        .iter()
-        .map(|member| {
-            (
-                member["Id"].as_str().unwrap_or(""),
-                member["State"].as_str().unwrap_or(""),
-            )
-        })
-        .collect();
-    let state = |index: usize| states.get(id(index).as_str().expect("an id")).copied();
-    assert_eq!(state(0), Some("stopped"));
-    assert!(matches!(state(1), None | Some("terminated")), "{states:?}");
+    // The lease is still this execution's: a function that is retried goes on.
+    let info = invoke(&sandbox, "fetch", &input).expect("fetch succeeds");
+    let members = rows(&info);
+    let state = |index: usize| {
+        let member = members.iter().find(|member| member["Id"] == id(index));
+        member.map(|member| member["State"].as_str().unwrap_or("").to_owned())
+    };
+    assert_eq!(state(0).as_deref(), Some("stopped"));
+    assert!(
+        matches!(state(1).as_deref(), None | Some("terminated")),
+        "{members:?}"
+    );
     assert_eq!(info["BackendIps"].as_array().map(Vec::len), Some(4));
-    assert_eq!(info.get("Execution"), Some(&Value::Null));
+
+    // Another one does not get it, and is told no more than that.
+    let another = json!({"execution": "arn:aws:states:x:1:execution:y:another"});
+    let info = invoke(&sandbox, "fetch", &another).expect("that is no failure");
+    assert_eq!(info["LeaseLost"], true);
+    assert_eq!(info.get("TransientErrors"), Some(&Value::Null));
+    assert_eq!(info["Instances"], json!([]));
 
     // It is the role that lets it, nothing else: without its policy it fails, and says at what.
     let role = last_run(&sandbox)["role"].clone();
@@ -176,20 +199,18 @@ fn fetch_counts_the_group_and_tells_no_secret() {
         "delete_role_policy",
         &json!({"RoleName": role, "PolicyName": policy}),
     );
-    let (kind, message) =
-        invoke(&sandbox, "fetch", &json!({})).expect_err("fetch may read nothing");
+    let (kind, message) = invoke(&sandbox, "fetch", &input).expect_err("fetch may read nothing");
     assert_eq!(kind, "FunctionFailed");
     assert!(
-        message.starts_with("reading Auto Scaling group wekactl-prod-Backends: ")
-            && message.contains("autoscaling:DescribeAutoScalingGroups"),
+        message.starts_with("taking the lease: ") && message.contains("dynamodb:UpdateItem"),
         "{message}"
     );
     // Import heals it.
     sandbox.import(CLUSTER, &[]).ok();
-    invoke(&sandbox, "fetch", &json!({})).expect("fetch succeeds again");
+    invoke(&sandbox, "fetch", &input).expect("fetch succeeds again");
 }
 
-/// What this version can not do yet fails, says so, and hands out nothing.
+/// Without a Weka that answers nothing is done, and everybody is told.
 #[test]
 fn the_other_functions_the_schedule_and_the_join_url() {
     let (sandbox, _) = imported();
@@ -209,24 +230,16 @@ fn others_fail_and_say_why(sandbox: &Sandbox) {
     );
     assert!(log_of(sandbox, "transient").contains("IO is stopped"));
 
-    // What is not made yet changes nothing and says so; the members stay as they are.
+    // What is none of ours is not acted on.
     sandbox.take_calls();
-    for kind in ["join", "scale", "terminate"] {
-        let (error, message) =
-            invoke(sandbox, kind, &json!({})).expect_err("there is no such function yet");
-        assert_eq!(error, "NotInThisVersion");
+    for kind in ["scale", "terminate"] {
+        let (error, message) = invoke(sandbox, kind, &json!({})).expect_err("it has no version");
+        assert_eq!(error, "FunctionFailed");
         assert!(
-            message.contains(&format!("has no {kind} function yet")),
+            message.contains("has version null and this function reads version 1"),
             "{message}"
         );
-        assert!(
-            message.contains("the group's members are safe and stay as they are"),
-            "{message}"
-        );
-        assert!(log_of(sandbox, kind).contains("NotInThisVersion"));
     }
-    let by_functions = sandbox.get("journal?caller=^lambda:");
-    assert_eq!(by_functions, json!([]), "they make no call at all");
 
     // A function knows its place: none runs on without its environment.
     let configuration = json!({"FunctionName": function("fetch")});
@@ -254,10 +267,17 @@ fn schedule_runs_the_state_machine(sandbox: &Sandbox) {
     let run = &fired[0];
     assert_eq!(run["rule"], "wekactl-prod-Backends");
     assert_eq!(run["status"], "FAILED");
-    assert_eq!(run["states"], json!(["HostGroupInfo", "Scale"]));
-    assert_eq!(run["error"], "NotInThisVersion");
+    let states = json!([
+        "HostGroupInfo",
+        "Scale",
+        "Terminate",
+        "ErrorCheck",
+        "Transient"
+    ]);
+    assert_eq!(run["states"], states);
+    assert_eq!(run["error"], "TransientErrors");
     let cause = run["cause"].as_str().expect("a cause");
-    assert!(cause.contains("has no scale function yet"), "{cause}");
+    assert!(cause.contains("no usable backend"), "{cause}");
 
     // Every function ran once, the second on what the first has found, and in the very execution.
     let runs = runs(sandbox);
@@ -266,7 +286,8 @@ fn schedule_runs_the_state_machine(sandbox: &Sandbox) {
         .iter()
         .filter_map(|run| run["function"].as_str())
         .collect();
-    assert_eq!(names, [function("fetch"), function("scale")]);
+    let kinds = ["fetch", "scale", "terminate", "transient"];
+    assert_eq!(names, kinds.map(function));
     let parsed = |text: &Value| -> Value {
         serde_json::from_str(text.as_str().expect("text")).expect("JSON")
     };
@@ -325,8 +346,6 @@ fn join_url_wants_the_key(sandbox: &Sandbox) {
 
     // User data runs what it gets as root: a failure must not look like a script.
     let (status, body) = get(Some(key));
-    assert!((400..600).contains(&status), "{status} {body}");
-    assert!(!body.contains("#!") && !body.contains("wekactl"), "{body}");
+    assert_eq!((status, body.as_str()), (403, ""), "it names no instance");
     assert_eq!(last_run(sandbox)["function"], function("join"));
-    assert!(log_of(sandbox, "join").contains("NotInThisVersion"));
 }

@@ -5,6 +5,7 @@ mod as_before;
 mod bad_input;
 mod complete;
 mod functions;
+mod histories;
 mod interrupt;
 mod local_aws;
 mod names;

@@ -1,6 +1,10 @@
-//! What a new instance runs: the launch template's user data.
+//! What a new instance runs: the launch template's user data, and the join script that it asks for.
 //!
-//! The script is a plain file that shellcheck reads; only values are put into it, each quoted for the shell.
+//! The scripts are plain files that shellcheck reads; only values are put into them, each quoted for the shell.
+
+pub mod join;
+#[cfg(test)]
+mod stand_ins;
 
 use secrecy::{ExposeSecret, SecretString};
 
@@ -71,55 +75,14 @@ fn quote(value: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-    use std::os::unix::fs::PermissionsExt;
-    use std::path::{Path, PathBuf};
     use std::process::{Command, Output, Stdio};
 
     use proptest::prelude::*;
 
+    use super::stand_ins::{API_KEY, JOIN_URL, Machine, RECORD, assert_clean};
     use super::*;
 
-    const KEY: &str = r#"k3y-"with\quotes"-and-'more'"#;
     const LOG: &str = "/var/log/wekactl-bootstrap.log";
-
-    /// The metadata service and the join function. The n-th request to join gets line n of `answers`
-    /// (`<status> <file>`, a file that breaks off where the status ends in `!`), the last line for ever.
-    const CURL: &str = r#"#!/bin/bash
-printf 'curl %s\n' "$*" >>"$STATE/calls"
-config=''; output=/dev/stdout; url=''
-while (($#)); do
-  case $1 in
-    --config) config=$(cat) ;;
-    --output) output=$2 ;;
-    http*) url=$1 ;;
-  esac
-  shift
-done
-if [[ -n $config ]]; then url=$(sed -n 's/^url = "\(.*\)"$/\1/p' <<<"$config"); fi
-case $url in
-  */api/token) echo -n TOKEN ;;
-  */meta-data/*)
-    [[ $config == *'X-aws-ec2-metadata-token: TOKEN'* ]] || exit 22
-    case ${url#*/meta-data/} in
-      instance-id) echo -n i-0123456789abcdef0 ;;
-      local-ipv4) echo -n 10.0.0.7 ;;
-      network/interfaces/macs/) sed 's|^|02:00:00:00:00:|; s|$|/|' "$STATE/attached" ;;
-      network/interfaces/macs/*/device-number) mac=${url%/device-number}; echo -n "${mac##*:}" ;;
-      *) exit 22 ;;
-    esac ;;
-  https://join.example/*)
-    printf '%s\n' "$config" >>"$STATE/asked"
-    number=$(grep -c '^url' "$STATE/asked")
-    line=$(sed -n "${number}p" "$STATE/answers")
-    [[ -n $line ]] || line=$(tail -n 1 "$STATE/answers")
-    read -r status file <<<"$line"
-    [[ -z $file ]] || cat "$STATE/$file" >"$output"
-    printf '%s 0.250000' "${status%!}"
-    [[ $status != *! ]] || exit 18 ;;
-  *) exit 6 ;;
-esac
-"#;
 
     const AWS: &str = r#"#!/bin/bash
 printf 'aws %s\n' "$*" >>"$STATE/calls"
@@ -137,8 +100,6 @@ case $2 in
 esac
 "#;
 
-    const RECORD: &str = "#!/bin/bash\nprintf '%s %s\\n' \"${0##*/}\" \"$*\" >>\"$STATE/calls\"\n";
-
     fn example() -> UserData {
         UserData {
             region: "eu-central-1".into(),
@@ -147,82 +108,31 @@ esac
             interfaces: 3,
             network_cards: 1,
             cluster: "prod".into(),
-            join_url: "https://join.example/default/wekactl-prod-Backends".into(),
-            api_key: KEY.into(),
+            join_url: JOIN_URL.into(),
+            api_key: API_KEY.into(),
         }
     }
 
-    /// A machine: its metadata, what it may do, and what it did.
-    struct Machine {
-        dir: tempfile::TempDir,
+    /// A machine that the join function answers so.
+    fn machine(answers: &str) -> Machine {
+        let machine = Machine::new(&[("aws", AWS), ("shutdown", RECORD), ("sleep", RECORD)]);
+        machine.write("answers", answers);
+        machine.write(
+            "script",
+            "#!/bin/bash\necho \"$WEKACTL_JOIN_URL $WEKACTL_API_KEY\" >>\"$STATE/ran\"\n",
+        );
+        machine.write("page", "touch \"$STATE/ran\"\n");
+        machine.write("failing", "#!/bin/bash\nexit 3\n");
+        machine
     }
 
     impl Machine {
-        fn new(answers: &str) -> Self {
-            let machine = Self {
-                dir: tempfile::tempdir().unwrap(),
-            };
-            let bin = machine.path("bin");
-            fs::create_dir(&bin).unwrap();
-            for (name, text) in [
-                ("curl", CURL),
-                ("aws", AWS),
-                ("shutdown", RECORD),
-                ("sleep", RECORD),
-            ] {
-                let file = bin.join(name);
-                fs::write(&file, text).unwrap();
-                fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
-            }
-            machine.write("attached", "0\n");
-            machine.write("answers", answers);
-            machine.write(
-                "script",
-                "#!/bin/bash\necho \"$WEKACTL_JOIN_URL $WEKACTL_API_KEY\" >>\"$STATE/ran\"\n",
-            );
-            machine.write("page", "touch \"$STATE/ran\"\n");
-            machine.write("failing", "#!/bin/bash\nexit 3\n");
-            machine
-        }
-
-        fn path(&self, name: &str) -> PathBuf {
-            self.dir.path().join(name)
-        }
-
-        fn write(&self, name: &str, text: &str) {
-            fs::write(self.path(name), text).unwrap();
-        }
-
-        fn read(&self, name: &str) -> String {
-            fs::read_to_string(self.path(name)).unwrap_or_default()
-        }
-
         fn boot(&self, data: &UserData) -> Output {
             let script = user_data(data).unwrap();
             let script = script
                 .expose_secret()
                 .replace(LOG, self.path("log").to_str().unwrap());
-            self.write("user-data", &script);
-            Command::new("bash")
-                .arg(self.path("user-data"))
-                .env_clear()
-                .env(
-                    "PATH",
-                    format!("{}:/usr/bin:/bin", self.path("bin").display()),
-                )
-                .env("TMPDIR", self.dir.path())
-                .env("STATE", self.dir.path())
-                .output()
-                .unwrap()
-        }
-
-        fn calls(&self, of: &str) -> Vec<String> {
-            let calls = self.read("calls");
-            calls
-                .lines()
-                .filter(|call| call.starts_with(of))
-                .map(ToOwned::to_owned)
-                .collect()
+            self.bash(&script, &[])
         }
 
         fn assert_refused(&self, output: &Output) {
@@ -234,14 +144,11 @@ esac
 
     #[test]
     fn a_new_machine_gets_its_interfaces_and_joins() {
-        let machine = Machine::new("200 script\n");
+        let machine = machine("200 script\n");
         let output = machine.boot(&example());
         assert!(output.status.success(), "{}", machine.read("log"));
         assert!(output.stdout.is_empty() && output.stderr.is_empty());
-        assert_eq!(
-            machine.read("ran"),
-            format!("{} {KEY}\n", example().join_url)
-        );
+        assert_eq!(machine.read("ran"), format!("{JOIN_URL} {API_KEY}\n"));
         assert!(machine.calls("shutdown").is_empty());
         assert_eq!(
             machine.calls("aws")[..2],
@@ -266,7 +173,7 @@ esac
 
     #[test]
     fn interfaces_are_spread_over_the_cards() {
-        let machine = Machine::new("200 script\n");
+        let machine = machine("200 script\n");
         machine.boot(&UserData {
             network_cards: 2,
             ..example()
@@ -281,7 +188,7 @@ esac
 
     #[test]
     fn a_role_that_may_not_tag_does_not_stop_the_join() {
-        let machine = Machine::new("200 script\n");
+        let machine = machine("200 script\n");
         machine.write("no-tags", "");
         assert!(machine.boot(&example()).status.success());
         assert!(
@@ -293,7 +200,7 @@ esac
 
     #[test]
     fn an_interface_that_can_not_be_attached_is_not_left_behind() {
-        let machine = Machine::new("200 script\n");
+        let machine = machine("200 script\n");
         machine.write("no-attach", "");
         machine.assert_refused(&machine.boot(&example()));
         assert_eq!(
@@ -314,7 +221,7 @@ esac
             // What a failed answer left is not run for an empty one.
             "500 script\n200\n",
         ] {
-            let machine = Machine::new(answers);
+            let machine = machine(answers);
             machine.assert_refused(&machine.boot(&example()));
             assert!(machine.read("asked").lines().count() <= 4, "{answers}");
         }
@@ -322,13 +229,13 @@ esac
 
     #[test]
     fn a_join_script_that_fails_shuts_the_machine_down() {
-        let machine = Machine::new("200 failing\n");
+        let machine = machine("200 failing\n");
         machine.assert_refused(&machine.boot(&example()));
     }
 
     #[test]
     fn busy_and_broken_answers_are_asked_for_again() {
-        let machine = Machine::new("500 page\n429\n000!\n200! script\n200 script\n");
+        let machine = machine("500 page\n429\n000!\n200! script\n200 script\n");
         let output = machine.boot(&example());
         assert!(output.status.success(), "{}", machine.read("log"));
         assert_eq!(machine.read("ran").lines().count(), 1);
@@ -337,7 +244,7 @@ esac
 
     #[test]
     fn the_wait_ends_after_ten_minutes() {
-        let machine = Machine::new("502\n");
+        let machine = machine("502\n");
         machine.assert_refused(&machine.boot(&example()));
         let pauses: Vec<u32> = machine
             .calls("sleep")
@@ -350,7 +257,7 @@ esac
 
     #[test]
     fn a_second_boot_makes_only_what_is_missing() {
-        let machine = Machine::new("403\n200 script\n");
+        let machine = machine("403\n200 script\n");
         machine.write("attached", "0\n2\n");
         assert!(!machine.boot(&example()).status.success());
         assert!(machine.boot(&example()).status.success());
@@ -377,28 +284,8 @@ esac
     }
 
     #[test]
-    #[expect(clippy::print_stderr, reason = "says which check could not be made")]
     fn the_script_is_clean() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("user-data.sh");
-        fs::write(&file, user_data(&example()).unwrap().expose_secret()).unwrap();
-        let check = |program: &str, arguments: &[&str], file: &Path| {
-            Command::new(program).args(arguments).arg(file).output()
-        };
-        let bash = check("bash", &["-n"], &file).unwrap();
-        assert!(
-            bash.status.success(),
-            "{}",
-            String::from_utf8_lossy(&bash.stderr)
-        );
-        match check("shellcheck", &["--severity=style"], &file) {
-            Ok(output) => assert!(
-                output.status.success(),
-                "{}",
-                String::from_utf8_lossy(&output.stdout)
-            ),
-            Err(error) => eprintln!("shellcheck was not run, only bash -n: {error}"),
-        }
+        assert_clean(user_data(&example()).unwrap().expose_secret());
     }
 
     proptest! {

@@ -6,6 +6,7 @@
 )]
 
 mod client_script;
+mod debug;
 mod destroy;
 mod diagnostics;
 mod hints;
@@ -138,6 +139,10 @@ enum Command {
     )]
     Cluster(ClusterCommand),
 
+    /// Single steps, to find out what goes on
+    #[command(subcommand, hide = true, arg_required_else_help = true)]
+    Debug(debug::Debug),
+
     /// Show the version, the commit it was built from, and the target it was built for
     #[command(after_help = VERSION_EXAMPLES)]
     Version,
@@ -155,6 +160,7 @@ impl Command {
         match self {
             Self::Cluster(ClusterCommand::Import(_)) => "wekactl cluster import",
             Self::Cluster(ClusterCommand::Destroy(_)) => "wekactl cluster destroy",
+            Self::Debug(debug::Debug::ScalePlan(_)) => "wekactl debug scale-plan",
             Self::Version => "wekactl version",
         }
     }
@@ -235,6 +241,7 @@ async fn run(command: Command, context: &Context) -> Result<()> {
     match command {
         Command::Cluster(ClusterCommand::Import(import)) => import.run(context).await,
         Command::Cluster(ClusterCommand::Destroy(destroy)) => destroy.run(context).await,
+        Command::Debug(debug) => debug.run(context).await,
         Command::Version => version::run(context),
     }
 }

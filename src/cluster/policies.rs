@@ -9,7 +9,7 @@ use crate::resource::Known;
 /// On a member that has been an active backend: only such a one is ever taken for lost. Written by `terminate`.
 pub const JOINED_TAG: &str = "wekactl.io/joined";
 /// Key of the one item that the functions write.
-const LEASE_ITEM: &str = "cluster-lease";
+pub const LEASE_ITEM: &str = "cluster-lease";
 
 /// What Lambda does with the role of a function in a VPC. Source: Lambda Developer Guide, "Giving Lambda
 /// functions access to resources in an Amazon VPC": no condition on these works.

@@ -1,8 +1,13 @@
 //! Starts the local AWS and runs the real executable against it.
-#![allow(dead_code, reason = "every test target uses another part")]
+#![allow(
+    dead_code,
+    unused_imports,
+    reason = "every test target uses another part"
+)]
 
 pub(crate) mod account;
 pub(crate) mod background;
+pub(crate) mod weka;
 
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};

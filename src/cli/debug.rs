@@ -1,0 +1,135 @@
+//! `debug`: single steps, for whoever has to find out what goes on.
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result};
+use clap::{Args, Subcommand, ValueEnum};
+use serde_json::json;
+
+use super::Context;
+use super::screen::{Screen, Tone};
+use crate::aws::Aws;
+use crate::cluster::names::Cluster;
+use crate::functions::observe;
+use crate::run::Run;
+use crate::weka::scaling::{Decision, Observation, RuleSet, Settings, decide};
+
+const EXAMPLES: &str = "\
+Examples:
+  From where the backends can be reached, what the next run would do, and why:
+    wekactl debug scale-plan --name prod
+
+  Keep what was seen, and decide on it again later:
+    wekactl debug scale-plan --name prod --save seen.json
+    wekactl debug scale-plan --observation seen.json
+";
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Debug {
+    ScalePlan(ScalePlan),
+}
+
+/// Show what the next run of the automation would do about each machine, and by which rule
+///
+/// Nothing is changed. Weka is asked directly, with the stored credentials: run it where the backends can be reached.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct ScalePlan {
+    /// Name of the cluster
+    #[arg(short, long, required_unless_present = "observation")]
+    name: Option<Cluster>,
+
+    /// Decide on a saved observation instead
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["name", "address", "save"])]
+    observation: Option<PathBuf>,
+
+    /// Address of a backend to ask; may be given several times [default: those of the group]
+    #[arg(long, value_name = "IP")]
+    address: Vec<String>,
+
+    /// Keep what was seen in a file
+    #[arg(long, value_name = "FILE")]
+    save: Option<PathBuf>,
+
+    /// Whose rules decide
+    #[arg(long, value_enum, default_value_t = Rules::Safe)]
+    rules: Rules,
+}
+
+/// Whose rules decide.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Rules {
+    /// Those that the functions follow
+    Safe,
+    /// Those of the vendor's own cloud tools, to compare
+    Upstream,
+}
+
+impl Debug {
+    pub(super) async fn run(self, context: &Context) -> Result<()> {
+        match self {
+            Self::ScalePlan(plan) => plan.run(context).await,
+        }
+    }
+}
+
+impl ScalePlan {
+    async fn run(self, context: &Context) -> Result<()> {
+        let observation = self.observe(context).await?;
+        if let Some(file) = &self.save {
+            let text = serde_json::to_string_pretty(&observation)?;
+            std::fs::write(file, text).with_context(|| format!("writing {}", file.display()))?;
+        }
+        let settings = Settings {
+            rules: match self.rules {
+                Rules::Safe => RuleSet::Safe,
+                Rules::Upstream => RuleSet::Upstream,
+            },
+            ..Settings::default()
+        };
+        show(&decide(&observation, &settings), &context.screen)
+    }
+
+    async fn observe(&self, context: &Context) -> Result<Observation> {
+        if let Some(file) = &self.observation {
+            let what = || format!("reading the observation {}", file.display());
+            let text = std::fs::read_to_string(file).with_context(what)?;
+            return serde_json::from_str(&text).with_context(what);
+        }
+        let cluster = self.name.clone().context("no cluster is named")?;
+        let aws = Aws::connect(context.region(), context.profile(), Run::unwatched()).await?;
+        observe(aws, cluster, self.address.clone()).await
+    }
+}
+
+fn show(decision: &Decision, screen: &Screen) -> Result<()> {
+    if screen.is_json() {
+        return screen.json(&json!(decision));
+    }
+    let mut text = String::new();
+    for verdict in &decision.machines {
+        text += &format!(
+            "{}  {:?}  {:?}  {}  {}\n",
+            verdict.key, verdict.class, verdict.action, verdict.rule, verdict.detail
+        );
+    }
+    for call in &decision.calls {
+        text += &format!("call  {} {}\n", call.method, call.params);
+    }
+    for kill in &decision.terminate {
+        text += &format!("terminate  {}  {:?}\n", kill.id, kill.reason);
+    }
+    for id in &decision.detach {
+        text += &format!("detach  {id}\n");
+    }
+    screen.data(&text)?;
+    if let Some(gate) = &decision.gate {
+        let text = format!("nothing would be done: {} ({})", gate.text, gate.rule);
+        screen.line(Tone::Warning, &text);
+        return Ok(());
+    }
+    for finding in &decision.errors {
+        screen.line(Tone::Warning, &finding.to_string());
+    }
+    Ok(())
+}

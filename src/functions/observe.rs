@@ -1,0 +1,68 @@
+//! What a run would see now, for a person who asks what it would do.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use jiff::Timestamp;
+use rand::SeedableRng as _;
+use rand::rngs::StdRng;
+use secrecy::ExposeSecret as _;
+use tokio::time::Instant;
+
+use super::aws::{AwsCloud, SystemClock};
+use super::ports::Cloud as _;
+use super::reads;
+use crate::aws::Aws;
+use crate::cluster::names::Cluster;
+use crate::weka::client::{self, Client, Deadlines, MANAGEMENT_PORT};
+use crate::weka::http::{HttpTransport, Trust};
+use crate::weka::scaling::{Ec2State, Observation, ReadError};
+
+/// As long as `scale` has, see the timeouts of the functions.
+const TIME: Duration = Duration::from_secs(35);
+
+/// Reads the group, and Weka directly: at these addresses, or else at those of the members that run. Nothing is
+/// changed, and the lease is not taken.
+///
+/// # Errors
+/// AWS's failures; no credentials are stored. That Weka can not be read is part of the observation.
+pub async fn observe(aws: Aws, cluster: Cluster, addresses: Vec<String>) -> Result<Observation> {
+    let cloud = AwsCloud {
+        group: cluster.backends(),
+        table: cluster.base(),
+        cluster,
+        aws,
+    };
+    let (group, credentials, lease) =
+        tokio::try_join!(cloud.group(), cloud.credentials(), cloud.remembered())?;
+    let credentials = credentials.context("no credentials of a Weka user are stored")?;
+    let running = group
+        .instances
+        .iter()
+        .filter(|instance| instance.ec2 == Ec2State::Running)
+        .filter_map(|instance| instance.private_ip.clone());
+    let client = Client::new(
+        HttpTransport::new(MANAGEMENT_PORT, &Trust::Any)?,
+        if addresses.is_empty() {
+            running.collect()
+        } else {
+            addresses
+        },
+        client::Credentials {
+            user: credentials.username.expose_secret().to_owned(),
+            password: credentials.password,
+        },
+        Deadlines::until(Instant::now() + TIME),
+        &mut StdRng::from_os_rng(),
+    );
+    let read = reads::read(&client, &SystemClock).await;
+    Ok(Observation {
+        now: Timestamp::now(),
+        pinned_guid: lease.guid,
+        previous_desired: lease.previous_desired,
+        group,
+        weka: read.map(|(reads, _)| reads).map_err(|error| ReadError {
+            text: error.to_string(),
+        }),
+    })
+}
