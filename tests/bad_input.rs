@@ -8,7 +8,6 @@ use serde_json::{Value, json};
 use crate::support::{PASSWORD, REGION, Run, Sandbox, mutations};
 
 const CLUSTER_TAG: &str = "wekactl.io/cluster_name";
-const IMPORT_HELP: &str = "\nhint: try 'wekactl cluster import --help'";
 
 /// Wrong usage: exit code 2, these words, no data, and not a single call.
 #[track_caller]
@@ -253,7 +252,8 @@ fn wrong_usage_makes_no_call() {
     }
 
     // A region that nothing names.
-    let nowhere = "error: no AWS region: give --region, set AWS_REGION, or set a region in the profile\nhint: try";
+    let nowhere =
+        "error: no AWS region: give --region, set AWS_REGION, or set a region in the profile\n";
     for line in [
         &["cluster", "import", "-n", "prod", "-u", "admin"][..],
         &["cluster", "destroy", "-n", "prod"],
@@ -368,10 +368,9 @@ fn a_stack_that_makes_no_cluster() {
         (
             "unknown",
             2,
-            format!(
-                "error: instance type m5.xlarge is not in wekactl's table: say what Weka gets of such a machine with \
-                 --cores compute=N,drive=N,frontend=N,memory=BYTES{IMPORT_HELP}"
-            ),
+            "error: instance type m5.xlarge is not in wekactl's table: say what Weka gets of such a machine with \
+             --cores compute=N,drive=N,frontend=N,memory=BYTES"
+                .to_owned(),
         ),
         (
             "no-profile",
@@ -503,11 +502,11 @@ fn machines_and_names_that_do_not_fit() {
     let first = text(&stack["subnets"][0]);
     let said = format!(
         "error: --additional-alb-subnet {first} is in {REGION}a, as the backends' subnet {first}: a load balancer \
-         needs two zones{IMPORT_HELP}"
+         needs two zones"
     );
     fails(&["-a", first], 2, &said);
     let said = format!(
-        "error: --additional-alb-subnet subnet-00000000000000000 is no subnet of the backends' VPC {vpc}{IMPORT_HELP}"
+        "error: --additional-alb-subnet subnet-00000000000000000 is no subnet of the backends' VPC {vpc}"
     );
     fails(&["-a", "subnet-00000000000000000"], 2, &said);
 
@@ -584,6 +583,17 @@ fn machines_and_names_that_do_not_fit() {
         ),
         (file("of-32-bits", &elf(3, 1)), no_executable),
         (
+            file("of-another-program", &elf(0x3e, 2)),
+            "is no wekactl: name one of version 2.0.0 with --lambda-binary",
+        ),
+        (
+            file(
+                "of-another-version",
+                &[elf(0x3e, 2), b"wekactl-code:1.9.3;".to_vec()].concat(),
+            ),
+            "is wekactl 1.9.3, and this is 2.0.0: name one of this version with --lambda-binary",
+        ),
+        (
             file("of-risc-v", &elf(243, 2)),
             "is built for a processor that Lambda does not have: name one for x86_64 or arm64 with --lambda-binary",
         ),
@@ -653,7 +663,12 @@ fn what_a_managed_cluster_does_not_allow() {
             "owner=storage",
             "owner=network",
         ),
-        (&["-t", "stage=live"], "--tags", "(none)", "stage=live"),
+        (
+            &["-t", "stage=live"],
+            "--tags",
+            "owner=storage",
+            "stage=live",
+        ),
         (
             &["--cores", "compute=9,drive=1,frontend=1,memory=1GB"],
             "--cores",
@@ -669,7 +684,7 @@ fn what_a_managed_cluster_does_not_allow() {
     ] {
         let said = format!(
             "error: cluster prod is managed already, with {flag} {stored}, and {flag} {given} was given: leave the \
-             flag out, or destroy with --keep-instances and import anew{IMPORT_HELP}"
+             flag out, or destroy with --keep-instances and import anew"
         );
         refused(&sandbox, &sandbox.import_small("prod", flags), 2, &said);
     }
@@ -747,21 +762,12 @@ fn credentials_that_do_not_do() {
         "error: {asking}: no credentials found\nhint: no AWS credentials were found: give --profile, set AWS_PROFILE, \
          set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or run 'aws configure'"
     );
-    let undefined = format!(
-        "error: {asking}: no credentials found: profile `prud` was not defined: could not find source profile prud \
-         referenced from the root profile\nhint: the profiles in AWS's configuration file are: default, bare, sso"
-    );
     let sso = format!(
         "error: {asking}: loading credentials: an error occurred while loading an access token: failed to load the \
          cached SSO token\nhint: run 'aws sso login --profile sso'"
     );
     for line in commands {
-        for (profile, said) in [
-            (None, &none),
-            (Some("bare"), &none),
-            (Some("prud"), &undefined),
-            (Some("sso"), &sso),
-        ] {
+        for (profile, said) in [(None, &none), (Some("bare"), &none), (Some("sso"), &sso)] {
             let mut command = sandbox.command(line);
             command
                 .env_remove("AWS_ACCESS_KEY_ID")
@@ -772,6 +778,29 @@ fn credentials_that_do_not_do() {
             }
             refused(&sandbox, &run_with_password(&mut command), 1, said);
         }
+    }
+
+    // One that is not there is meant all the same: the keys in the environment may be another account's.
+    let undefined = "error: there is no AWS profile prud: AWS's configuration files have the profiles bare, default, sso";
+    for line in commands {
+        let mut flag = sandbox.command(line);
+        flag.args(["--profile", "prud"]);
+        let mut variable = sandbox.command(line);
+        variable.env("AWS_PROFILE", "prud");
+        for mut command in [flag, variable] {
+            let run = run_with_password(command.env("AWS_CONFIG_FILE", config.path()));
+            misused(&sandbox, run, &[undefined]);
+        }
+    }
+    // One that is there outranks those keys where the flag names it, as in the AWS command line.
+    let process = "[profile work]\nregion = eu-west-1\ncredential_process = /nowhere/credentials\n";
+    std::fs::write(&config, process).expect("it can be written");
+    for line in commands {
+        let mut command = sandbox.command(line);
+        command.env("AWS_CONFIG_FILE", config.path());
+        let run = run_with_password(command.args(["--profile", "work"]));
+        run.fails(1, &[asking, "/nowhere/credentials"]);
+        assert!(sandbox.take_calls().is_empty());
     }
 
     // Refused ones. Which of the calls made at once is refused first is chance.

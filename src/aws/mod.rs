@@ -1,6 +1,7 @@
 //! One door to AWS: the service clients, who we are there, and the run they work for.
 
 pub mod error;
+mod profile;
 pub mod retry;
 pub mod wait;
 
@@ -17,6 +18,7 @@ use futures::stream::{self, StreamExt as _};
 use tokio::sync::OnceCell;
 
 pub use error::{Answer, AwsError};
+pub use profile::NoProfile;
 pub use wait::{Probe, wait_until};
 
 use crate::run::Run;
@@ -109,12 +111,13 @@ impl Aws {
     /// Reads the environment, the profile and the region. No call is made.
     ///
     /// # Errors
-    /// [`NoRegion`] when neither the argument nor the environment nor the profile names a region.
+    /// [`NoProfile`] when a profile is named that is not there; [`NoRegion`] when neither the argument nor the environment nor the profile names a region.
     pub async fn connect(
         region: Option<String>,
         profile: Option<String>,
         run: Run,
     ) -> Result<Self> {
+        profile::check(profile.as_deref()).await?;
         let http = HttpClientBuilder::new()
             .tls_provider(tls::Provider::Rustls(
                 tls::rustls_provider::CryptoMode::Ring,
@@ -137,10 +140,13 @@ impl Aws {
         if let Some(region) = region {
             loader = loader.region(Region::new(region));
         }
-        if let Some(profile) = profile {
+        if let Some(profile) = &profile {
             loader = loader.profile_name(profile);
         }
-        let config = loader.load().await;
+        let mut config = loader.load().await;
+        if let Some(profile) = &profile {
+            config = profile::with_credentials_of(config, profile);
+        }
         let region = config
             .region()
             .map(ToString::to_string)

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::screen::{Screen, Tone};
 use super::{Context, exit};
-use crate::aws::{AwsError, NoRegion};
+use crate::aws::{AwsError, NoProfile, NoRegion};
 use crate::cluster::UsageError;
 use crate::resource::{Failures, NotOurs};
 use crate::run::Interrupted;
@@ -189,7 +189,7 @@ impl Failure<'_> {
     }
 
     fn is_usage(&self) -> bool {
-        self.is::<UsageError>() || self.is::<NoRegion>()
+        self.is::<UsageError>() || self.is::<NoRegion>() || self.is::<NoProfile>()
     }
 }
 
@@ -218,7 +218,8 @@ fn flatten(error: &anyhow::Error) -> Vec<Failure<'_>> {
 
 fn hints_for(failure: &Failure<'_>, surroundings: &Surroundings) -> Vec<String> {
     let mut hints = Vec::new();
-    if failure.is_usage() {
+    // A message that names a flag says itself what to do.
+    if failure.is::<UsageError>() && !failure.text.contains("--") {
         hints.push(format!("try '{} --help'", surroundings.command));
     }
     if failure.is::<NotOurs>() {
@@ -574,10 +575,12 @@ mod tests {
             hints(error, &surroundings()),
             "try 'wekactl cluster import --help'"
         );
-        assert_eq!(
-            hints(NoRegion, &surroundings()),
-            "try 'wekactl cluster import --help'"
-        );
+        for says_it_itself in [
+            UsageError("give --tags".into()).into(),
+            anyhow::Error::from(NoRegion),
+        ] {
+            assert_eq!(hints(says_it_itself, &surroundings()), "");
+        }
     }
 
     #[test]
@@ -586,6 +589,11 @@ mod tests {
         assert_eq!(code(anyhow::anyhow!("x")), exit::FAILED);
         assert_eq!(code(UsageError("x".into()).into()), exit::USAGE);
         assert_eq!(code(NoRegion.into()), exit::USAGE);
+        let no_profile = NoProfile {
+            name: "x".into(),
+            known: Vec::new(),
+        };
+        assert_eq!(code(no_profile.into()), exit::USAGE);
         assert_eq!(code(Interrupted.into()), exit::INTERRUPTED);
     }
 

@@ -13,6 +13,7 @@ use tokio::sync::OnceCell;
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, DateTime, System, ZipWriter};
 
+use super::names::VERSION;
 use crate::aws::Aws;
 
 /// What a custom runtime's executable is called, in a function's zip or in a layer's.
@@ -28,6 +29,16 @@ const MAX_UNZIPPED: usize = 250 * 1024 * 1024;
 /// Of the nine levels the one with which making and sending together take least: the next one wins 0.6 % for a fifth
 /// more time, the one before saves a tenth for 2 %.
 const DEFLATE_LEVEL: i64 = 5;
+
+/// Stands in every wekactl, so that one of another version, or another program, is known for what it is.
+const MARKER: &str = concat!("wekactl-code:", env!("CARGO_PKG_VERSION"), ";");
+/// Keeps it in the executable, in one piece, whatever the compiler makes of the code that looks for it.
+#[used]
+static MARKED: [u8; MARKER.len()] = {
+    let mut bytes = [0; MARKER.len()];
+    bytes.copy_from_slice(MARKER.as_bytes());
+    bytes
+};
 
 /// A version of the GNU C library.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -73,6 +84,10 @@ pub enum Unfit {
     NotLinux { path: PathBuf },
     #[error("{} is built for a processor that Lambda does not have: name one for x86_64 or arm64 with --lambda-binary", path.display())]
     Architecture { path: PathBuf },
+    #[error("{} is no wekactl: name one of version {VERSION} with --lambda-binary", path.display())]
+    NotWekactl { path: PathBuf },
+    #[error("{} is wekactl {version}, and this is {VERSION}: name one of this version with --lambda-binary", path.display())]
+    OtherVersion { path: PathBuf, version: String },
     #[error("{} would not start in Lambda's {RUNTIME}: {why}; name one that does with --lambda-binary", path.display())]
     WouldNotStart { path: PathBuf, why: String },
     #[error("{} is too large for Lambda: {size} bytes {form}, at most {limit}; name a smaller one, stripped of debug information, with --lambda-binary", path.display())]
@@ -107,7 +122,15 @@ impl Code {
             Some(path) => path.to_owned(),
             None => std::env::current_exe().context("asking for the path of this program")?,
         };
-        let (code, doubt) = tokio::task::spawn_blocking(move || load(path)).await??;
+        let is_this = lambda_binary.is_none();
+        let (code, doubt) = tokio::task::spawn_blocking(move || {
+            let (code, doubt) = load(path)?;
+            if !is_this {
+                is_this_version(&code.path, &code.content)?;
+            }
+            anyhow::Ok((code, doubt))
+        })
+        .await??;
         if let Some(doubt) = doubt {
             if !aws.has_endpoint_override() {
                 return Err(doubt.into());
@@ -163,6 +186,34 @@ fn fits(path: &Path, size: usize, form: &'static str, limit: usize) -> Result<()
         size,
         form,
         limit,
+    })
+}
+
+/// That an executable is a wekactl of this version: the functions of one cluster do not speak two versions.
+fn is_this_version(path: &Path, content: &[u8]) -> Result<(), Unfit> {
+    let path = path.to_owned();
+    match version_in(content) {
+        Some(version) if version == VERSION => Ok(()),
+        Some(version) => Err(Unfit::OtherVersion { path, version }),
+        None => Err(Unfit::NotWekactl { path }),
+    }
+}
+
+/// The version that the marker in an executable tells.
+fn version_in(content: &[u8]) -> Option<String> {
+    let marker = std::hint::black_box(&MARKED);
+    let end = marker.iter().position(|byte| *byte == b':')? + 1;
+    let prefix = &marker[..end];
+    let is_of_version = |byte: &u8| byte.is_ascii_alphanumeric() || b".-+".contains(byte);
+    let mut starts = content
+        .windows(prefix.len())
+        .enumerate()
+        .filter(|(_, bytes)| bytes[0] == prefix[0] && *bytes == prefix);
+    starts.find_map(|(start, _)| {
+        let rest = &content[start + prefix.len()..];
+        let length = rest.iter().position(|byte| !is_of_version(byte))?;
+        let is_version = length > 0 && rest[length] == b';' && rest[0].is_ascii_digit();
+        is_version.then(|| String::from_utf8_lossy(&rest[..length]).into_owned())
     })
 }
 
@@ -344,6 +395,23 @@ mod tests {
     }
 
     #[test]
+    fn another_program_and_another_version_are_told_apart() {
+        let path = Path::new("/tmp/wekactl");
+        let marked = |version: &str| format!("\x7fELF wekactl-code: wekactl-code:{version};\0");
+        assert!(is_this_version(path, marked(VERSION).as_bytes()).is_ok());
+        let said = |content: &[u8]| is_this_version(path, content).unwrap_err().to_string();
+        assert_eq!(
+            said(marked("1.9.3").as_bytes()),
+            format!(
+                "/tmp/wekactl is wekactl 1.9.3, and this is {VERSION}: name one of this version with --lambda-binary"
+            )
+        );
+        for content in [&b"\x7fELF"[..], b"wekactl-code:;", b"wekactl-code:1\0"] {
+            assert!(said(content).contains("is no wekactl"));
+        }
+    }
+
+    #[test]
     fn sizes_are_limited() {
         let path = Path::new("/tmp/wekactl");
         assert!(fits(path, MAX_ZIPPED, "zipped", MAX_ZIPPED).is_ok());
@@ -364,6 +432,7 @@ mod tests {
             cfg!(target_arch = "aarch64")
         );
         assert_eq!(code.sha256.len(), 64);
+        assert_eq!(version_in(&code.content).as_deref(), Some(VERSION));
         let zipped = bootstrap_zip(&code.content[..4096]).unwrap();
         let mut archive = zip::ZipArchive::new(Cursor::new(&zipped)).unwrap();
         assert_eq!(archive.len(), 1);

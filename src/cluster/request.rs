@@ -72,9 +72,17 @@ impl ImportRequest {
         for (key, given) in &self.user_tags {
             let stored = stored_tags.and_then(|tags| tags.get(key));
             if stored != Some(given) {
-                let stored =
-                    stored.map_or_else(|| "(none)".to_owned(), |value| format!("{key}={value}"));
-                return differs("--tags", &format!("{key}={given}"), &stored);
+                let all: Vec<String> = stored_tags
+                    .into_iter()
+                    .flatten()
+                    .map(|(key, value)| format!("{key}={value}"))
+                    .collect();
+                let all = if all.is_empty() {
+                    "(none)".to_owned()
+                } else {
+                    all.join(", ")
+                };
+                return differs("--tags", &format!("{key}={given}"), &all);
             }
         }
         if let (Some(given), Some(stored)) = (self.cores, settings.cores)

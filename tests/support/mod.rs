@@ -222,11 +222,12 @@ impl Sandbox {
         self.import(name, &[&["--lambda-binary", &code], more].concat())
     }
 
-    /// An executable that Lambda would take: the header of one, with nothing behind it.
+    /// An executable that Lambda would take: the header of one, with nothing but wekactl's mark behind it.
     pub(crate) fn small_code(&self) -> String {
         let mut header = b"\x7fELF\x02\x01\x01".to_vec();
         header.resize(64, 0);
         (header[16], header[18], header[20]) = (2, 0x3e, 1);
+        header.extend(concat!("wekactl-code:", env!("CARGO_PKG_VERSION"), ";").bytes());
         let path = self.home().join("small-code");
         std::fs::write(&path, header).expect("the directory is ours");
         path.to_str().expect("text").to_owned()
