@@ -2,7 +2,8 @@
 //!
 //! The library reports here and never prints; the command line draws what arrives.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -190,6 +191,7 @@ pub struct Run {
     mode: Mode,
     events: mpsc::UnboundedSender<Event>,
     interrupt: watch::Receiver<bool>,
+    begun: Arc<AtomicBool>,
 }
 
 static NEXT_STEP: AtomicU64 = AtomicU64::new(0);
@@ -205,6 +207,7 @@ impl Run {
             mode,
             events,
             interrupt,
+            begun: Arc::default(),
         }
     }
 
@@ -216,12 +219,28 @@ impl Run {
             mode: Mode::Apply,
             events,
             interrupt,
+            begun: Arc::default(),
         }
     }
 
     /// Whether this is a dry run.
     pub fn is_plan(&self) -> bool {
         self.mode == Mode::Plan
+    }
+
+    /// Whether a change may have begun. As long as none has, whatever goes on only reads, and can be dropped at any
+    /// moment: [`Run::begin`] says so before it asks whether it may.
+    pub fn has_begun(&self) -> bool {
+        self.begun.load(Ordering::SeqCst)
+    }
+
+    /// Waits for Ctrl-C.
+    pub async fn interrupted(&self) {
+        let mut interrupt = self.interrupt.clone();
+        // A sender that is gone can not interrupt any more.
+        if interrupt.wait_for(|is| *is).await.is_err() {
+            std::future::pending::<()>().await;
+        }
     }
 
     /// Whether something new may start.
@@ -236,21 +255,23 @@ impl Run {
         }
     }
 
+    /// As [`Run::proceed`], for what changes something.
+    ///
+    /// # Errors
+    /// [`Interrupted`] after Ctrl-C.
+    pub fn begin(&self) -> Result<(), Interrupted> {
+        self.begun.store(true, Ordering::SeqCst);
+        self.proceed()
+    }
+
     /// Sleeps, but not through an interrupt.
     ///
     /// # Errors
     /// [`Interrupted`] after Ctrl-C, at once.
     pub async fn pause(&self, time: Duration) -> Result<(), Interrupted> {
-        let mut interrupt = self.interrupt.clone();
-        let interrupted = async {
-            // A sender that is gone can not interrupt any more: sleep on.
-            if interrupt.wait_for(|is| *is).await.is_err() {
-                std::future::pending::<()>().await;
-            }
-        };
         tokio::select! {
             () = tokio::time::sleep(time) => Ok(()),
-            () = interrupted => Err(Interrupted),
+            () = self.interrupted() => Err(Interrupted),
         }
     }
 
@@ -290,7 +311,7 @@ impl Run {
             self.send(Event::Row(row));
             return Ok(None);
         }
-        self.proceed()?;
+        self.begin()?;
         let (id, begin, doing) = (
             NEXT_STEP.fetch_add(1, Ordering::Relaxed),
             Instant::now(),

@@ -85,7 +85,13 @@ fn interrupt(
         quiet.get() > 50
     });
     running.signal(signal);
-    running.wait_for("warning: finishing the steps under way; press Ctrl-C again to stop at once");
+    let at_once = match signal {
+        "INT" => "press Ctrl-C again to stop at once",
+        _ => "SIGINT stops at once",
+    };
+    running.wait_for(&format!(
+        "warning: finishing the steps under way; {at_once}"
+    ));
     let mark = mark(sandbox);
     sandbox.fault(&[]);
     let run = running.end();
@@ -318,6 +324,38 @@ fn a_second_ctrl_c_and_a_wait_end_at_once() {
     sandbox.take_calls();
     sandbox.import_small("prod", &[]).ok();
     assert_eq!(mutations(&sandbox.take_calls()), [""; 0]);
+}
+
+/// As long as everything only reads there is nothing to finish, however long AWS would be asked again.
+#[test]
+fn reading_ends_at_once() {
+    let sandbox = Sandbox::start();
+    sandbox.stack(&json!({"name": "prod", "backends": 5}));
+    for (command, signal) in [
+        (import as fn(&Sandbox) -> Background, "INT"),
+        (destroy, "TERM"),
+    ] {
+        for fault in [
+            json!({"operation": "DescribeAutoScalingGroups", "status": 500, "count": 0}),
+            json!({"operation": "DescribeAutoScalingGroups", "action": "hang", "count": 0}),
+        ] {
+            sandbox.fault(&[fault]);
+            sandbox.take_calls();
+            let running = command(&sandbox);
+            sandbox.wait_for_calls("it is refused", |calls| {
+                calls
+                    .iter()
+                    .any(|call| call["operation"] == "DescribeAutoScalingGroups")
+            });
+            running.signal(signal);
+            let run = running.end();
+            assert_eq!(
+                (run.code, run.stderr.as_str()),
+                (130, "error: interrupted: nothing was changed\n")
+            );
+            assert_eq!(mutations(&sandbox.take_calls()), [""; 0]);
+        }
+    }
 }
 
 fn calls_ended(sandbox: &Sandbox) -> bool {

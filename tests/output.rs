@@ -133,6 +133,8 @@ fn data_on_stdout_and_words_on_stderr() {
             run.stderr
         );
     }
+    let without_password = run(&mut sandbox.command(&[IMPORT, &["--dry-run"]].concat()));
+    assert!(without_password.ok().stdout.starts_with("ACTION  KIND"));
     assert_eq!(mutations(&sandbox.take_calls()), [""; 0]);
 
     // An import: stdout is the script that clients run, from its first byte to its last.
@@ -195,7 +197,7 @@ fn data_on_stdout_and_words_on_stderr() {
     );
     assert_eq!(
         rest[2],
-        "cluster prod is managed; clients join with this script:"
+        "cluster prod is managed; the script with which clients join is on standard output"
     );
 
     // A second one: the same data, in every form.
@@ -232,6 +234,25 @@ fn data_on_stdout_and_words_on_stderr() {
         "{}",
         verbose.stderr
     );
+    let replaced = "the user name or password stored before was another one: they ";
+    assert!(!verbose.stderr.contains(replaced));
+    let other = sandbox
+        .import_small("prod", &["-p", "another", "--dry-run"])
+        .ok();
+    assert!(
+        other
+            .stderr
+            .contains(&format!("{replaced}would be replaced")),
+        "{}",
+        other.stderr
+    );
+    let other = sandbox.import_small("prod", &["-p", "another"]).ok();
+    assert!(
+        other.stderr.contains(&format!("{replaced}are replaced")),
+        "{}",
+        other.stderr
+    );
+    sandbox.import_small("prod", &[]).ok();
     let diagnosed = sandbox.import_small("prod", &["-vv"]).ok();
     for run in [&import, &again, &verbose, &diagnosed] {
         assert!(!run.stderr.contains(PASSWORD) && !run.stdout.contains(PASSWORD));
@@ -263,6 +284,18 @@ fn data_on_stdout_and_words_on_stderr() {
         (&json!(true), &json!([]), &json!("prod"))
     );
     assert_eq!(done["summary"]["deleted"], deletes);
+    assert_eq!(done["backends"], json!({"terminated": 6, "kept": 0}));
+    assert!(
+        gone.stderr
+            .contains("TERMINATED WITH ITS DATA: 6 backends."),
+        "{}",
+        gone.stderr
+    );
+    assert!(
+        gone.stderr.contains(" for deletion in 7 days ("),
+        "{}",
+        gone.stderr
+    );
     let lines = plain_lines(&gone.stderr);
     assert!(
         lines
@@ -517,7 +550,32 @@ fn a_person_at_a_terminal() {
         "{}",
         run.stdout
     );
-    assert!(sandbox.take_calls().is_empty());
+    assert_eq!(run.stdout.matches("nothing was changed").count(), 1);
+    assert_eq!(mutations(&sandbox.take_calls()), [""; 0]);
+    // An empty one; and none at all for a stack that is not there, or for a dry run.
+    let mut terminal = at(&import);
+    terminal.wait_for("Password");
+    terminal.type_line("");
+    let run = terminal.end();
+    assert_eq!(run.code, 2, "{}", run.stdout);
+    assert!(
+        run.stdout
+            .contains("no password was typed: nothing was changed"),
+        "{}",
+        run.stdout
+    );
+    assert!(!run.stdout.contains("--password-stdin"), "{}", run.stdout);
+    let run = at(&["cluster", "import", "-n", "prud", "-u", "admin"]).end();
+    assert_eq!(run.code, 1, "{}", run.stdout);
+    assert!(
+        run.stdout.contains("prud") && !run.stdout.contains("Password"),
+        "{}",
+        run.stdout
+    );
+    let run = at(&[&import[..], &["--dry-run"]].concat()).end();
+    assert_eq!(run.code, 0, "{}", run.stdout);
+    assert!(!run.stdout.contains("Password"), "{}", run.stdout);
+    assert_eq!(mutations(&sandbox.take_calls()), [""; 0]);
     let mut terminal = at(&import);
     terminal.wait_for("Password");
     terminal.type_line(PASSWORD);
@@ -559,7 +617,14 @@ fn a_person_at_a_terminal() {
         );
     }
 
-    // Destroy asks, and takes nothing but the name for an answer.
+    // Destroy asks, unless there is nothing to destroy, and takes nothing but the name for an answer.
+    let run = at(&["cluster", "destroy", "--name", "prud"]).end();
+    assert_eq!(run.code, 1, "{}", run.stdout);
+    assert!(
+        run.stdout.contains("no cluster named prud") && !run.stdout.contains("Type"),
+        "{}",
+        run.stdout
+    );
     sandbox.take_calls();
     let question = "Type the cluster's name to go on: ";
     for (answer, code, said) in [
@@ -594,7 +659,7 @@ fn a_person_at_a_terminal() {
         assert!(run.stdout.contains(said), "{}", run.stdout);
         assert!(
             run.stdout
-                .contains("EVERY BACKEND IS TERMINATED WITH ITS DATA."),
+                .contains("in eu-central-1 (account 123456789012) will be removed. EVERY BACKEND IS TERMINATED WITH ITS DATA: 5 backends."),
             "{}",
             run.stdout
         );
@@ -618,7 +683,8 @@ fn a_person_at_a_terminal() {
     let run = terminal.end();
     assert_eq!(run.code, 0, "{}", run.stdout);
     assert!(
-        run.stdout.contains("cluster prod is no longer managed"),
+        run.stdout
+            .contains("cluster prod is no longer managed: 5 backends terminated"),
         "{}",
         run.stdout
     );

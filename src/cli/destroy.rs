@@ -11,7 +11,7 @@ use super::progress::Purpose;
 use super::screen::{Screen, Tone};
 use super::session::Session;
 use crate::cluster::UsageError;
-use crate::cluster::destroy::{Confirmed, DestroyRequest, destroy};
+use crate::cluster::destroy::{Confirmed, DestroyRequest, Destroyed, look, take_down};
 use crate::cluster::names::Cluster;
 use crate::run::Mode;
 
@@ -79,11 +79,12 @@ impl Destroy {
         };
         let mut session = Session::open(context, mode).await?;
         let asks = !self.dry_run && !self.yes && std::io::stdin().is_terminal();
-        let confirmed = if asks {
-            self.ask(&mut session).await?
-        } else {
-            Confirmed::without_asking()
-        };
+        if asks && !screen.can_ask() {
+            return Err(UsageError(
+                "the question can not be seen, because standard error is no terminal: give --yes to go on without it".into(),
+            )
+            .into());
+        }
         let request = DestroyRequest {
             cluster: self.name.clone(),
             keep_instances: self.keep_instances,
@@ -92,14 +93,31 @@ impl Destroy {
         let name = &self.name.name;
         let region = session.region().to_owned();
         let doing = format!("destroying cluster {name}");
-        let (destroyed, report) = session
-            .run(&doing, Purpose::Remove, async |aws| {
-                destroy(aws, request, &confirmed).await
+        let (found, account) = session
+            .look(&doing, Purpose::Remove, async |aws| {
+                let found = look(aws, &request).await?;
+                Ok((found, aws.identity().await?.account.clone()))
             })
             .await?;
-        if !destroyed.found && !self.if_exists {
+        if found.is_none() && !self.if_exists {
             bail!("no cluster named {name} in {region}: nothing that wekactl made has this name");
         }
+        if let (Some(found), false) = (&found, self.dry_run) {
+            let place = format!("{region} (account {account})");
+            screen.line(Tone::Warning, &self.warning(&place, found.backends()));
+        }
+        let confirmed = if asks && found.is_some() {
+            self.ask(&session).await?
+        } else {
+            Confirmed::without_asking()
+        };
+        let is_found = found.is_some();
+        let (destroyed, report) = session
+            .run(&doing, Purpose::Remove, async |aws| match found {
+                Some(found) => take_down(aws, &request, found, &confirmed).await,
+                None => Ok(Destroyed::default()),
+            })
+            .await?;
         if !destroyed.left.is_empty() {
             let left: Vec<String> = destroyed
                 .left
@@ -121,47 +139,78 @@ impl Destroy {
                 .iter()
                 .map(|(kind, name)| json!({"kind": kind, "name": name}))
                 .collect();
+            let (terminated, kept) = match self.keep_instances {
+                false => (destroyed.backends, 0),
+                true => (0, destroyed.backends),
+            };
             screen.json(&json!({
                 "cluster": name,
                 "dry_run": self.dry_run,
-                "found": destroyed.found,
+                "found": is_found,
+                "backends": {"terminated": terminated, "kept": kept},
                 "changes": changes,
                 "summary": summary,
                 "left": left,
             }))?;
         } else if self.dry_run {
             screen.data(&report.table(screen.table_width()))?;
+        } else if is_found {
+            screen.line(Tone::Plain, &self.farewell(&destroyed));
         } else {
-            screen.line(Tone::Plain, &farewell(name, &region, destroyed.found));
+            screen.line(
+                Tone::Plain,
+                &format!("no cluster named {name} in {region}: there was nothing to remove"),
+            );
         }
         Ok(())
     }
 
-    /// Asks for the cluster's name.
-    async fn ask(&self, session: &mut Session) -> Result<Confirmed> {
-        let screen = session.screen().clone();
-        if !screen.can_ask() {
-            return Err(UsageError(
-                "the question can not be seen, because standard error is no terminal: give --yes to go on without it".into(),
-            )
-            .into());
-        }
-        let (name, region) = (self.name.name.clone(), session.region().to_owned());
-        let backends = if self.keep_instances {
-            "Its backends go on running."
-        } else {
-            "EVERY BACKEND IS TERMINATED WITH ITS DATA."
+    /// What is going to happen, in which account, and to how many.
+    fn warning(&self, place: &str, backends: usize) -> String {
+        let name = &self.name.name;
+        let fate = match (backends, self.keep_instances) {
+            (0, _) => "It has no backends.".to_owned(),
+            (1, true) => "Its 1 backend goes on running.".to_owned(),
+            (_, true) => format!("Its {backends} backends go on running."),
+            (_, false) => {
+                format!(
+                    "EVERY BACKEND IS TERMINATED WITH ITS DATA: {}.",
+                    count(backends)
+                )
+            }
         };
-        screen.line(
-            Tone::Warning,
-            &format!(
-                "all that wekactl made for cluster {name} in {region} will be removed. {backends}"
-            ),
-        );
+        format!("all that wekactl made for cluster {name} in {place} will be removed. {fate}")
+    }
+
+    /// What has happened.
+    fn farewell(&self, destroyed: &Destroyed) -> String {
+        let name = &self.name.name;
+        let backends = count(destroyed.backends);
+        let fate = match (destroyed.backends, self.keep_instances) {
+            (0, _) => "there were no backends".to_owned(),
+            (_, true) => format!("{backends} set free"),
+            (_, false) => format!("{backends} terminated"),
+        };
+        if destroyed.left.is_empty() {
+            format!("cluster {name} is no longer managed: {fate}")
+        } else {
+            format!("cluster {name} is not gone yet, because of what is left: {fate}")
+        }
+    }
+
+    /// Asks for the cluster's name.
+    async fn ask(&self, session: &Session) -> Result<Confirmed> {
+        let screen = session.screen().clone();
         let typed = session.answer(move || line(&screen)).await?;
         Confirmed::by_name(&self.name, &typed)
             .context("the answer is not the cluster's name: nothing was changed")
     }
+}
+
+/// "1 backend", "6 backends".
+fn count(backends: usize) -> String {
+    let noun = if backends == 1 { "backend" } else { "backends" };
+    format!("{backends} {noun}")
 }
 
 /// One line from the terminal; empty at its end.
@@ -172,14 +221,6 @@ fn line(screen: &Screen) -> Result<String> {
         screen.end_line();
     }
     Ok(line.trim().to_owned())
-}
-
-fn farewell(name: &str, region: &str, found: bool) -> String {
-    if found {
-        format!("cluster {name} is no longer managed")
-    } else {
-        format!("no cluster named {name} in {region}: there was nothing to remove")
-    }
 }
 
 #[cfg(test)]
@@ -193,6 +234,46 @@ mod tests {
         match parsed(&line).command {
             Command::Cluster(ClusterCommand::Destroy(destroy)) => destroy,
             other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn how_many_backends_is_said_before_and_after() {
+        let (ends, keeps) = (destroy(&["-n", "prod"]), destroy(&["-n", "prod", "-k"]));
+        for (command, backends, before, after) in [
+            (
+                &ends,
+                6,
+                "WITH ITS DATA: 6 backends.",
+                "no longer managed: 6 backends terminated",
+            ),
+            (&ends, 0, "It has no backends.", "there were no backends"),
+            (
+                &keeps,
+                6,
+                "Its 6 backends go on running.",
+                "6 backends set free",
+            ),
+            (
+                &keeps,
+                1,
+                "Its 1 backend goes on running.",
+                "1 backend set free",
+            ),
+        ] {
+            let said = command.warning("eu-west-1 (account 1)", backends);
+            assert!(
+                said.contains("eu-west-1 (account 1)") && said.ends_with(before),
+                "{said}"
+            );
+            let done = Destroyed {
+                backends,
+                left: Vec::new(),
+            };
+            assert!(command.farewell(&done).ends_with(after));
+            let left = vec![(crate::run::Kind::Role, "x".to_owned())];
+            let said = command.farewell(&Destroyed { left, ..done });
+            assert!(said.contains("is not gone yet"), "{said}");
         }
     }
 

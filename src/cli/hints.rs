@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::screen::{Screen, Tone};
+use super::session::NothingChanged;
 use super::{Context, exit};
 use crate::aws::{AwsError, NoProfile, NoRegion};
 use crate::cluster::UsageError;
@@ -163,7 +164,7 @@ fn explain(error: &anyhow::Error, surroundings: &Surroundings) -> (Vec<(Tone, St
             lines.push(hint);
         }
     }
-    let code = if interrupted {
+    let code = if interrupted || failures.iter().any(Failure::is::<NothingChanged>) {
         exit::INTERRUPTED
     } else if failures.iter().any(Failure::is_usage) {
         exit::USAGE
@@ -595,6 +596,7 @@ mod tests {
         };
         assert_eq!(code(no_profile.into()), exit::USAGE);
         assert_eq!(code(Interrupted.into()), exit::INTERRUPTED);
+        assert_eq!(code(NothingChanged.into()), exit::INTERRUPTED);
     }
 
     #[test]

@@ -5,6 +5,7 @@
     reason = "the doc comments are the help, which people read as it is"
 )]
 
+use std::io::IsTerminal as _;
 use std::path::PathBuf;
 
 use anyhow::Result;
@@ -13,13 +14,13 @@ use secrecy::SecretString;
 use serde_json::json;
 
 use super::client_script::client_script;
-use super::password::PasswordFlags;
+use super::password::{PasswordFlags, ask_for};
 use super::progress::Purpose;
 use super::screen::Tone;
 use super::session::Session;
 use super::{Context, values};
 use crate::cluster::UsageError;
-use crate::cluster::import::{Credentials, ImportRequest, import};
+use crate::cluster::import::{GivenCredentials, ImportRequest, import, look};
 use crate::cluster::names::Cluster;
 use crate::cluster::spec::{Cores, Dns};
 use crate::run::Mode;
@@ -147,7 +148,7 @@ impl Import {
             Mode::Apply
         };
         let mut session = Session::open(context, mode).await?;
-        let password = self.password.read(&mut session).await?;
+        let given = self.password.given(screen, self.dry_run).await?;
         if !self.no_verify && screen.is_verbose() {
             screen.line(
                 Tone::Note,
@@ -160,22 +161,39 @@ impl Import {
             instance_ids,
             user_tags,
             private_subnet: self.private_subnet,
-            additional_subnet: given(self.additional_alb_subnet),
+            additional_subnet: given_value(self.additional_alb_subnet),
             dns,
             use_dynamodb_endpoint: self.use_dynamodb_endpoint,
             cores: self.cores,
-            credentials: Credentials {
-                username: self.username,
-                password,
-            },
             lambda_binary: self.lambda_binary,
         };
         let doing = format!("importing cluster {}", cluster.name);
+        // Nobody types a password for a stack that is not there.
+        let found = session
+            .look(&doing, Purpose::Make, async |aws| look(aws, &request).await)
+            .await?;
+        let password = match given {
+            None if !self.dry_run => Some(ask_for(&session).await?),
+            given => given,
+        };
+        let credentials = GivenCredentials {
+            username: self.username,
+            password,
+        };
         let (host, report) = session
             .run(&doing, Purpose::Make, async |aws| {
-                import(aws, request).await
+                import(aws, &request, found, &credentials).await
             })
             .await?;
+        if report.replaces_credentials() {
+            let are = if self.dry_run { "would be" } else { "are" };
+            screen.line(
+                Tone::Note,
+                &format!(
+                    "the user name or password stored before was another one: they {are} replaced"
+                ),
+            );
+        }
         let script = host.as_deref().map(client_script).transpose()?;
         if screen.is_json() {
             let (changes, summary) = report.to_json();
@@ -189,12 +207,14 @@ impl Import {
         } else if self.dry_run {
             screen.data(&report.table(screen.table_width()))?;
         } else if let Some(script) = script {
+            let script_is = if std::io::stdout().is_terminal() {
+                "clients join with this script:"
+            } else {
+                "the script with which clients join is on standard output"
+            };
             screen.line(
                 Tone::Plain,
-                &format!(
-                    "cluster {} is managed; clients join with this script:",
-                    cluster.name
-                ),
+                &format!("cluster {} is managed; {script_is}", cluster.name),
             );
             screen.data(&script)?;
         }
@@ -203,12 +223,12 @@ impl Import {
 }
 
 /// An empty value counts as not given, as in scripts that pass a variable.
-fn given(value: Option<String>) -> Option<String> {
+fn given_value(value: Option<String>) -> Option<String> {
     value.filter(|value| !value.is_empty())
 }
 
 fn dns(alias: Option<String>, zone_id: Option<String>) -> Result<Option<Dns>, UsageError> {
-    match (given(alias), given(zone_id)) {
+    match (given_value(alias), given_value(zone_id)) {
         (None, None) => Ok(None),
         (Some(alias), Some(zone_id)) => Ok(Some(Dns { alias, zone_id })),
         (Some(_), None) => Err(UsageError(

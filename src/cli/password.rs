@@ -48,24 +48,26 @@ enum Source {
 }
 
 impl PasswordFlags {
-    /// The password, asked for where it was not given.
+    /// The password, unless it has to be [asked for](ask_for) or, in a dry run, is not given.
     ///
     /// # Errors
-    /// There is none, or an empty one; the question was interrupted.
-    pub(super) async fn read(&self, session: &mut Session) -> Result<SecretString> {
+    /// There is none and nobody to ask, or an empty one.
+    pub(super) async fn given(
+        &self,
+        screen: &Screen,
+        dry_run: bool,
+    ) -> Result<Option<SecretString>> {
         let environment = std::env::var_os(VARIABLE);
-        let password = match self.source(environment, session.screen().can_ask())? {
+        let source = self.source(environment, screen.can_ask() || dry_run)?;
+        let password = match source {
             Source::Known(password) => password,
             Source::Stdin => spawn_blocking(first_line_of_stdin).await??,
-            Source::Terminal => {
-                let screen = session.screen().clone();
-                session.answer(move || ask(&screen)).await?
-            }
+            Source::Terminal => return Ok(None),
         };
         if password.expose_secret().is_empty() {
             return Err(UsageError(format!("the password is empty: {WAYS}")).into());
         }
-        Ok(password)
+        Ok(Some(password))
     }
 
     fn source(&self, environment: Option<OsString>, can_ask: bool) -> Result<Source, UsageError> {
@@ -89,6 +91,19 @@ impl PasswordFlags {
             "there is no password, and no terminal to ask for it: {WAYS}"
         )))
     }
+}
+
+/// Asks for the password at the terminal.
+///
+/// # Errors
+/// The answer is empty; the question was interrupted.
+pub(super) async fn ask_for(session: &Session) -> Result<SecretString> {
+    let screen = session.screen().clone();
+    let password = session.answer(move || ask(&screen)).await?;
+    if password.expose_secret().is_empty() {
+        return Err(UsageError("no password was typed: nothing was changed".into()).into());
+    }
+    Ok(password)
 }
 
 fn first_line_of_stdin() -> Result<SecretString> {

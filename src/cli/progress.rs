@@ -9,7 +9,8 @@ use serde_json::json;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::screen::{Screen, Tone, plain};
-use crate::run::{Action, Change, Event, Mode, Row};
+use crate::resources::kms_key::DELETION_WINDOW_DAYS;
+use crate::run::{Action, Change, Event, Kind, Mode, Row};
 
 /// How long a wait goes on before it is worth a line.
 const FIRST_WAITING_LINE: Duration = Duration::from_secs(10);
@@ -76,21 +77,25 @@ impl Progress {
         }
     }
 
-    /// Draws until the run has finished and all that it sent is drawn.
+    /// Draws until the run has finished and all that it sent is drawn. Gives the events back, for another one.
     pub(super) async fn follow(
         mut self,
         mut events: mpsc::UnboundedReceiver<Event>,
         mut finished: oneshot::Receiver<()>,
-    ) -> Report {
+    ) -> (Report, mpsc::UnboundedReceiver<Event>) {
         loop {
             tokio::select! {
+                // What was sent before the end is drawn before it.
                 biased;
                 event = events.recv() => match event {
                     Some(event) => self.draw(event),
                     None => break,
                 },
-                _ = &mut finished, if !events.is_closed() => events.close(),
+                _ = &mut finished => break,
             }
+        }
+        while let Ok(event) = events.try_recv() {
+            self.draw(event);
         }
         for (_, bar) in self.running.drain() {
             bar.finish_and_clear();
@@ -104,7 +109,7 @@ impl Progress {
                 // What happens to one thing stays in order, and a line that says that nothing did comes last.
                 .then((one.action == Action::Unchanged).cmp(&(other.action == Action::Unchanged)))
         });
-        self.report
+        (self.report, events)
     }
 
     fn draw(&mut self, event: Event) {
@@ -197,6 +202,11 @@ enum End {
 fn ended(row: &Row, end: End, took: Duration) -> String {
     let seconds = took.as_secs_f64();
     match end {
+        // Until then it is there, and can be had back.
+        End::Done if (row.kind, row.action) == (Kind::KmsKey, Action::Delete) => format!(
+            "scheduled {} {} for deletion in {DELETION_WINDOW_DAYS} days ({seconds:.1}s)",
+            row.kind, row.name
+        ),
         End::Done => format!(
             "{} {} {} ({seconds:.1}s)",
             participle(row.action),
@@ -244,6 +254,23 @@ impl Report {
         self.rows
             .iter()
             .filter(|row| row.action != Action::Unchanged)
+    }
+
+    /// How long it took.
+    pub(super) fn took(&self) -> Duration {
+        self.took
+    }
+
+    /// With the time that a look before it took.
+    pub(super) fn with(mut self, looked: Duration) -> Self {
+        self.took += looked;
+        self
+    }
+
+    /// Whether the credentials that are stored were other ones before.
+    pub(super) fn replaces_credentials(&self) -> bool {
+        let replaced = |row: &Row| row.kind == Kind::Credentials && row.action == Action::Update;
+        self.rows.iter().any(replaced)
     }
 
     /// Says on stderr in one line what was done. Where nothing was, the error or the farewell says all there is.
@@ -344,7 +371,10 @@ impl Report {
                 .set_content_arrangement(ContentArrangement::Disabled),
         };
         for row in self.changes() {
-            let changes: Vec<String> = row.changes.iter().map(change).collect();
+            let mut changes: Vec<String> = row.changes.iter().map(change).collect();
+            if (row.kind, row.action) == (Kind::KmsKey, Action::Delete) {
+                changes.push(format!("in {DELETION_WINDOW_DAYS} days"));
+            }
             table.add_row([
                 action_word(row.action).to_owned(),
                 row.kind.to_string(),
@@ -393,7 +423,6 @@ fn change(change: &Change) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::run::Kind;
 
     fn report(mode: Mode, rows: Vec<Row>) -> Report {
         Report {
@@ -513,6 +542,11 @@ mod tests {
         ] {
             assert_eq!(ended(&row, end, took), line);
         }
+        let key = Row::new(Kind::KmsKey, "alias/x", Action::Delete);
+        assert_eq!(
+            ended(&key, End::Done, took),
+            "scheduled KMS key alias/x for deletion in 7 days (0.4s)"
+        );
     }
 
     #[test]
@@ -541,7 +575,7 @@ mod tests {
         finished.send(()).unwrap();
         // The sender is still there: the end was said.
         let (_, interrupted) = watch::channel(false);
-        let report = Progress::new(screen, "testing", Purpose::Make, Mode::Apply, interrupted)
+        let (report, _) = Progress::new(screen, "testing", Purpose::Make, Mode::Apply, interrupted)
             .follow(events, has_finished)
             .await;
         let names: Vec<&str> = report.rows.iter().map(|row| row.name.as_str()).collect();

@@ -45,6 +45,8 @@ const NOT_READ: &str = "(not read)";
 /// A run's longest function is `scale`.
 const LONGEST_FUNCTION: Duration =
     Duration::from_secs(function::timeout(FunctionKind::Scale).unsigned_abs() as u64);
+/// So many of the backends that a failed destroy leaves are named.
+const LEFT_NAMED: usize = 10;
 /// Lambda removes a function's network interfaces some time after the function. Source: Lambda developer guide,
 /// "Giving Lambda functions access to resources in an Amazon VPC": up to 20 minutes.
 const INTERFACES_DEADLINE: Duration = Duration::from_secs(30 * 60);
@@ -76,25 +78,36 @@ impl Confirmed {
     }
 }
 
+/// What there is of a cluster.
+pub struct Found {
+    inventory: Inventory,
+    stored: Stored,
+    machines: Machines,
+    classic: Option<classic_load_balancer::Observed>,
+    dns: Option<(String, Vec<dns_record::Observed>)>,
+}
+
+impl Found {
+    /// How many instances will be terminated, or set free.
+    pub fn backends(&self) -> usize {
+        self.machines.instances.len()
+    }
+}
+
 /// What came of it.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Destroyed {
-    /// Whether there was anything.
-    pub found: bool,
+    /// How many instances were terminated, or set free.
+    pub backends: usize,
     /// What `--no-wait` left for a later destroy.
     pub left: Vec<(Kind, String)>,
 }
 
-/// Removes the cluster.
+/// Looks for all that is the cluster's; `None`: nothing is.
 ///
 /// # Errors
-/// Before the first change: what can not be read. After it: every failed step, and with it what was not begun
-/// because of it; the command can be run again.
-pub async fn destroy(
-    aws: &Aws,
-    request: DestroyRequest,
-    _confirmed: &Confirmed,
-) -> Result<Destroyed> {
+/// What can not be read.
+pub async fn look(aws: &Aws, request: &DestroyRequest) -> Result<Option<Found>> {
     let cluster = &request.cluster;
     // What refers to the instances, and what the settings refer to, is read while the rest still is.
     let machines = async {
@@ -151,19 +164,15 @@ pub async fn destroy(
         )?
     };
     if inventory.names(cluster).is_empty() && machines.instances.is_empty() && classic.is_none() {
-        return Ok(Destroyed::default());
+        return Ok(None);
     }
-    let left = take_down(
-        aws,
-        &request,
+    Ok(Some(Found {
         inventory,
-        &stored,
-        &machines,
-        classic.as_ref(),
+        stored,
+        machines,
+        classic,
         dns,
-    )
-    .await?;
-    Ok(Destroyed { found: true, left })
+    }))
 }
 
 /// What the table has. Items that can not be read, for what is in them or for a key that is disabled, keep nobody
@@ -336,15 +345,24 @@ async fn dns_of(
     Ok(Some((name, found)))
 }
 
-async fn take_down(
+/// Removes what was found.
+///
+/// # Errors
+/// Every failed step, and with it what was not begun because of it; the command can be run again.
+pub async fn take_down(
     aws: &Aws,
     request: &DestroyRequest,
-    inventory: Inventory,
-    stored: &Stored,
-    machines: &Machines,
-    classic: Option<&classic_load_balancer::Observed>,
-    dns: Option<(String, Vec<dns_record::Observed>)>,
-) -> Result<Vec<(Kind, String)>> {
+    found: Found,
+    _confirmed: &Confirmed,
+) -> Result<Destroyed> {
+    let Found {
+        inventory,
+        stored,
+        machines,
+        classic,
+        dns,
+    } = found;
+    let (machines, classic) = (&machines, classic.as_ref());
     let cluster = &request.cluster;
     let settings = stored.settings.as_ref();
     let before = settings.and_then(|settings| settings.before.as_ref());
@@ -388,7 +406,7 @@ async fn take_down(
     let groups = &groups;
 
     let steps = Steps::default();
-    let left = {
+    let destroyed = {
         // First nothing starts any more, then nothing runs any more.
         let quiet = steps.add(async move {
             remove::<EventRule>(aws, cluster, &cluster.event_rule(), event_rules).await?;
@@ -422,6 +440,7 @@ async fn take_down(
             }
             Ok(())
         });
+        let ids = empty.clone();
         let empty = done(&empty);
 
         // Then the rest, at once.
@@ -527,10 +546,13 @@ async fn take_down(
             remove::<KmsKey>(aws, cluster, &cluster.kms_alias(), kms_keys).await
         });
         let (left, ..) = tokio::join!(scale_role, storage, join_all(rest));
-        left.unwrap_or_default()
+        Destroyed {
+            backends: ids.await.map_or(0, |ids| ids.len()),
+            left: left.unwrap_or_default(),
+        }
     };
     match steps.result() {
-        Ok(()) => Ok(left),
+        Ok(()) => Ok(destroyed),
         Err(error) => {
             tell_what_is_left(aws, cluster).await;
             Err(error)
@@ -538,26 +560,27 @@ async fn take_down(
     }
 }
 
-/// After a failure: what a look at AWS finds of the cluster now.
+/// After a failure: what a look at AWS finds of the cluster now, the backends first.
 async fn tell_what_is_left(aws: &Aws, cluster: &Cluster) {
     let name = cluster.backends();
-    let left = tokio::try_join!(
-        Inventory::read_but_groups(aws, cluster),
-        AutoScalingGroup::find(aws, cluster, &name),
-    );
-    match left {
-        Ok((inventory, groups)) => {
-            let left = Inventory {
-                groups,
-                ..inventory
-            }
-            .names(cluster);
-            let left: Vec<String> = left
-                .iter()
-                .map(|(kind, name)| format!("{kind} {name}"))
-                .collect();
-            if !left.is_empty() {
-                aws.run.warning(format!("left: {}", left.join(", ")));
+    let left = async {
+        let (inventory, groups, tagged) = tokio::try_join!(
+            Inventory::read_but_groups(aws, cluster),
+            AutoScalingGroup::find(aws, cluster, &name),
+            instances::describe_by_tag(aws, cluster),
+        )?;
+        let backends = machines(aws, cluster, &groups, tagged).await?;
+        let inventory = Inventory {
+            groups,
+            ..inventory
+        };
+        anyhow::Ok((backends, inventory.names(cluster)))
+    };
+    match left.await {
+        Ok((backends, others)) => {
+            let backends: Vec<&str> = backends.iter().map(|each| each.id.as_str()).collect();
+            if let Some(left) = left_of(&backends, &others) {
+                aws.run.warning(left);
             }
         }
         // The failure that is told already says more than this second one.
@@ -567,6 +590,33 @@ async fn tell_what_is_left(aws: &Aws, cluster: &Cluster) {
     }
 }
 
+/// "left: 2 backends (i-1, i-2) and 7 other things: IAM role x and 6 more; `… --dry-run` lists them".
+fn left_of(backends: &[&str], others: &[(Kind, String)]) -> Option<String> {
+    let mut parts = Vec::new();
+    if !backends.is_empty() {
+        let named = backends.iter().take(LEFT_NAMED).copied();
+        let more = (backends.len() > LEFT_NAMED).then_some("…");
+        let named: Vec<&str> = named.chain(more).collect();
+        let noun = if backends.len() == 1 {
+            "backend"
+        } else {
+            "backends"
+        };
+        parts.push(format!("{} {noun} ({})", backends.len(), named.join(", ")));
+    }
+    match others {
+        [] => {}
+        [(kind, name)] => parts.push(format!("{kind} {name}")),
+        _ => parts.push(format!("{} other things", others.len())),
+    }
+    (!parts.is_empty()).then(|| {
+        format!(
+            "left: {}; the same command with --dry-run lists all of it",
+            parts.join(" and ")
+        )
+    })
+}
+
 /// Ends the executions under way, and waits until no function of an earlier one can still be running: a state's
 /// end does not stop its function. Looks again after the wait, for a run that began with the rule's last breath.
 async fn quiesce(aws: &Aws, machine_arn: &str) -> Result<()> {
@@ -574,7 +624,7 @@ async fn quiesce(aws: &Aws, machine_arn: &str) -> Result<()> {
         return Ok(());
     }
     loop {
-        aws.run.proceed()?;
+        aws.run.begin()?;
         let (stopped, last) = tokio::try_join!(
             state_machine::stop_executions(aws, machine_arn),
             state_machine::last_run(aws, machine_arn),
@@ -870,4 +920,31 @@ async fn remove_scale_role(
     .await?;
     remove_roles(aws, &request.cluster, roles).await?;
     Ok(Vec::new())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_is_one_short_line_and_the_backends_are_named() {
+        let role = |name: &str| (Kind::Role, name.to_owned());
+        let end = "; the same command with --dry-run lists all of it";
+        for (backends, others, said) in [
+            (&[][..], &[][..], None),
+            (&["i-1"], &[], Some("left: 1 backend (i-1)")),
+            (&[], &[role("x")], Some("left: IAM role x")),
+            (
+                &["i-1", "i-2"],
+                &[role("x"), role("y")],
+                Some("left: 2 backends (i-1, i-2) and 2 other things"),
+            ),
+        ] {
+            let said = said.map(|said| format!("{said}{end}"));
+            assert_eq!(left_of(backends, others), said);
+        }
+        let many = ["i-1"; 11];
+        let said = left_of(&many, &[]).unwrap();
+        assert!(said.starts_with("left: 11 backends (i-1, ") && said.contains(", …)"));
+    }
 }

@@ -829,11 +829,9 @@ async fn check_volume_key(aws: &Aws, key: &str, device: &str) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use secrecy::SecretString;
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::cluster::request::Credentials;
     use crate::cluster::spec::MetadataOptions;
 
     fn prod() -> Cluster {
@@ -992,10 +990,6 @@ mod tests {
             dns: None,
             use_dynamodb_endpoint: false,
             cores: None,
-            credentials: Credentials {
-                username: SecretString::from("admin"),
-                password: SecretString::from("secret"),
-            },
             lambda_binary: None,
         };
         let go = settings(&json!({}));

@@ -14,7 +14,7 @@ use super::discovery::{Backend, Discovered, discover};
 use super::inventory::Inventory;
 use super::names::{BEFORE_TAG, Cluster, DESTROYING_TAG, FunctionKind, RolePurpose};
 use super::policies::Policies;
-pub use super::request::{Credentials, ImportRequest};
+pub use super::request::{GivenCredentials, ImportRequest};
 use super::settings::{self, Settings};
 use super::spec::{Dns, Spec};
 use super::steps::{Step, Steps, done};
@@ -45,20 +45,32 @@ use crate::run::{Action, Change, Kind, Row};
 /// How long attached instances may take to be in service.
 const IN_SERVICE_DEADLINE: Duration = Duration::from_secs(300);
 
-/// Makes the cluster as wanted: creates, repairs, or does nothing. Returns the name under which clients reach it,
-/// the alias or the load balancer's own; `None` in a dry run that does not know it yet.
+/// Finds all that an import has to know, and every reason not to begin.
 ///
 /// # Errors
-/// Before the first change: everything that [`discover`] minds, and things of our names that are not ours.
-/// After it: every failed step; the command can be run again.
-pub async fn import(aws: &Aws, request: ImportRequest) -> Result<Option<String>> {
-    let found = discover(aws, &request).await?;
+/// Everything that [`discover`] minds, and things of our names that are not ours.
+pub async fn look(aws: &Aws, request: &ImportRequest) -> Result<Discovered> {
+    let found = discover(aws, request).await?;
     found.inventory.check_owned(&request.cluster)?;
     let balancer = found.inventory.load_balancers.first();
     let balancer = balancer.map(|balancer| balancer.dns_name.as_str());
     dns_record::check_free(&found.dns_records, balancer)?;
+    Ok(found)
+}
+
+/// Makes the cluster as wanted: creates, repairs, or does nothing. Returns the name under which clients reach it,
+/// the alias or the load balancer's own; `None` in a dry run that does not know it yet.
+///
+/// # Errors
+/// Every failed step; the command can be run again.
+pub async fn import(
+    aws: &Aws,
+    request: &ImportRequest,
+    found: Discovered,
+    credentials: &GivenCredentials,
+) -> Result<Option<String>> {
     let is_first = found.stored.settings.is_none();
-    let name = make(aws, found, &request.credentials).await?;
+    let name = make(aws, found, credentials).await?;
     if is_first && request.instance_ids.is_none() {
         warn_of_the_stack(aws, &request.cluster);
     }
@@ -77,7 +89,11 @@ fn warn_of_the_stack(aws: &Aws, cluster: &Cluster) {
     ));
 }
 
-async fn make(aws: &Aws, found: Discovered, credentials: &Credentials) -> Result<Option<String>> {
+async fn make(
+    aws: &Aws,
+    found: Discovered,
+    credentials: &GivenCredentials,
+) -> Result<Option<String>> {
     let Discovered {
         spec,
         inventory,

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::UsageError;
 use super::names::Cluster;
-pub use super::settings::Credentials;
+pub use super::settings::GivenCredentials;
 use super::settings::Settings;
 use super::spec::{Cores, Dns};
 use crate::resource::Tags;
@@ -28,8 +28,6 @@ pub struct ImportRequest {
     pub use_dynamodb_endpoint: bool,
     /// `--cores`.
     pub cores: Option<Cores>,
-    /// `--username` and the password.
-    pub credentials: Credentials,
     /// `--lambda-binary`.
     pub lambda_binary: Option<PathBuf>,
 }

@@ -31,10 +31,21 @@ pub struct Credentials {
     pub password: SecretString,
 }
 
-impl PartialEq for Credentials {
-    fn eq(&self, other: &Self) -> bool {
-        self.username.expose_secret() == other.username.expose_secret()
-            && self.password.expose_secret() == other.password.expose_secret()
+/// What a person gave of them: a dry run needs no password.
+#[derive(Debug, Clone)]
+pub struct GivenCredentials {
+    /// The user's name.
+    pub username: SecretString,
+    /// The password; `None` only in a dry run.
+    pub password: Option<SecretString>,
+}
+
+impl GivenCredentials {
+    /// Whether these are stored, as far as they are given.
+    fn are(&self, stored: &Credentials) -> bool {
+        let password = self.password.as_ref();
+        self.username.expose_secret() == stored.username.expose_secret()
+            && password.is_none_or(|given| given.expose_secret() == stored.password.expose_secret())
     }
 }
 
@@ -396,10 +407,10 @@ pub async fn ensure_credentials(
     aws: &Aws,
     cluster: &Cluster,
     stored: &Stored,
-    wanted: &Credentials,
+    given: &GivenCredentials,
 ) -> Result<()> {
     let action = match &stored.credentials {
-        Some(stored) if stored == wanted => {
+        Some(stored) if given.are(stored) => {
             aws.run.unchanged(Kind::Credentials, CREDENTIALS_KEY);
             return Ok(());
         }
@@ -410,12 +421,13 @@ pub async fn ensure_credentials(
         let encode = |secret: &SecretString| {
             AttributeValue::S(BASE64_STANDARD.encode(secret.expose_secret()))
         };
+        let password = given.password.as_ref().context("there is no password")?;
         aws.dynamodb()
             .put_item()
             .table_name(cluster.base())
             .item("Key", AttributeValue::S(CREDENTIALS_KEY.to_owned()))
-            .item("Username", encode(&wanted.username))
-            .item("Password", encode(&wanted.password))
+            .item("Username", encode(&given.username))
+            .item("Password", encode(password))
             .send()
             .await
             .answer()?;
@@ -564,6 +576,27 @@ mod tests {
             serde_dynamo::from_item::<_, Settings>(item).unwrap(),
             settings
         );
+    }
+
+    #[test]
+    fn without_a_password_only_the_user_is_compared() {
+        let stored = Credentials {
+            username: "admin".into(),
+            password: "secret".into(),
+        };
+        for (username, password, same) in [
+            ("admin", Some("secret"), true),
+            ("admin", Some("other"), false),
+            ("other", Some("secret"), false),
+            ("admin", None, true),
+            ("other", None, false),
+        ] {
+            let given = GivenCredentials {
+                username: username.into(),
+                password: password.map(Into::into),
+            };
+            assert_eq!(given.are(&stored), same, "{username} {password:?}");
+        }
     }
 
     #[test]

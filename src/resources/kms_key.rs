@@ -14,7 +14,7 @@ use crate::resource::{Diff, NotOurs, Resource, Settle, Tags, touches};
 use crate::run::{Change, Kind};
 
 /// The shortest that AWS allows.
-const DELETION_WINDOW_DAYS: i32 = 7;
+pub const DELETION_WINDOW_DAYS: i32 = 7;
 /// KMS hears of a new key in seconds. Source: KMS Developer Guide, "eventual consistency".
 const PROPAGATION: Duration = Duration::from_secs(60);
 const GONE: &[&str] = &["NotFoundException"];
