@@ -76,6 +76,11 @@ pub trait Resource: Sync {
     /// Its name in AWS.
     fn name(&self) -> &str;
 
+    /// What a plan calls it before it is made: with a placeholder for a part of the name that is drawn at random.
+    fn planned_name(&self) -> String {
+        self.name().to_owned()
+    }
+
     /// All that AWS has under this name (or exact tag) for this cluster, the one to keep first.
     fn find(
         aws: &Aws,
@@ -137,7 +142,11 @@ pub async fn ensure<R: Resource>(
             .await?;
     }
     let Some(kept) = kept else {
-        let row = Row::new(R::KIND, wanted.name(), Action::Create);
+        let name = match aws.run.is_plan() {
+            true => wanted.planned_name(),
+            false => wanted.name().to_owned(),
+        };
+        let row = Row::new(R::KIND, name, Action::Create);
         let made = aws
             .run
             .step(row, create_or_adopt(aws, cluster, wanted))

@@ -374,6 +374,11 @@ impl Resource for Role {
     }
 
     /// The one of this very name. Which names there are says [`find_all`].
+    fn planned_name(&self) -> String {
+        let random = self.name.len().saturating_sub(RANDOM_DIGITS);
+        format!("{}<random>", &self.name[..random])
+    }
+
     async fn find(aws: &Aws, cluster: &Cluster, name: &str) -> Result<Vec<Observed>> {
         let answer = aws.iam().get_role().role_name(name).send().await;
         let Some(role) = answer.if_found(GONE)?.and_then(|answer| answer.role) else {
