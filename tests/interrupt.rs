@@ -358,6 +358,22 @@ fn reading_ends_at_once() {
     }
 }
 
+/// Who waits is told what for, and what AWS said last.
+#[test]
+fn calls_that_are_made_again_and_again_are_told_of() {
+    let sandbox = Sandbox::start();
+    sandbox.stack(&json!({"name": "prod", "backends": 5}));
+    sandbox.fault(&[json!({"operation": "DescribeAutoScalingGroups", "status": 500, "code": "InternalFailure", "count": 0})]);
+    let running = import(&sandbox);
+    running.wait_for(
+        "waiting: AWS to answer: Auto Scaling.DescribeAutoScalingGroups is called again after InternalFailure (after ",
+    );
+    running.signal("INT");
+    running
+        .end()
+        .fails(130, &["error: interrupted: nothing was changed"]);
+}
+
 fn calls_ended(sandbox: &Sandbox) -> bool {
     sandbox.calls().iter().all(|call| !call["end"].is_null())
 }

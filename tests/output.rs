@@ -105,12 +105,6 @@ fn data_on_stdout_and_words_on_stderr() {
     assert!(rows[0].starts_with("ACTION  KIND"), "{}", table.stdout);
     for change in changes {
         let name = change["name"].as_str().expect("a name");
-        // Roles have a random part.
-        let name = if change["kind"] == "role" {
-            "wekactl-prod-Backends-"
-        } else {
-            name
-        };
         let action = change["action"].as_str().expect("an action");
         assert!(
             rows.iter()
@@ -133,6 +127,9 @@ fn data_on_stdout_and_words_on_stderr() {
             run.stderr
         );
     }
+    let again = sandbox.import_small("prod", &["--dry-run"]).ok();
+    assert_eq!(again.stdout, table.stdout, "two dry runs agree");
+    assert!(table.stdout.contains("-<random>\n"), "{}", table.stdout);
     let without_password = run(&mut sandbox.command(&[IMPORT, &["--dry-run"]].concat()));
     assert!(without_password.ok().stdout.starts_with("ACTION  KIND"));
     assert_eq!(mutations(&sandbox.take_calls()), [""; 0]);
@@ -254,6 +251,26 @@ fn data_on_stdout_and_words_on_stderr() {
     );
     sandbox.import_small("prod", &[]).ok();
     let diagnosed = sandbox.import_small("prod", &["-vv"]).ok();
+    let mut by_variable = sandbox.command(&[DESTROY, &["--dry-run"]].concat());
+    let by_variable = run(by_variable.env("LOG_LEVEL", "debug")).ok();
+    for run in [&diagnosed, &by_variable] {
+        let calls: Vec<&str> = run
+            .stderr
+            .lines()
+            .filter(|line| line.contains("wekactl::aws: "))
+            .collect();
+        assert!(calls.len() > 50, "{}", run.stderr);
+        let identity = calls
+            .iter()
+            .find(|line| line.contains(" STS.GetCallerIdentity took "));
+        let identity = identity.expect("who am I");
+        assert!(identity.contains(" ms: done, request id "), "{identity}");
+    }
+    assert!(
+        !verbose.stderr.contains("GetCallerIdentity"),
+        "{}",
+        verbose.stderr
+    );
     for run in [&import, &again, &verbose, &diagnosed] {
         assert!(!run.stderr.contains(PASSWORD) && !run.stdout.contains(PASSWORD));
     }

@@ -103,6 +103,10 @@ pub(super) fn speaks_of_rate(message: &str) -> bool {
             })
 }
 
+/// The headers in which services tell the request's id.
+pub(super) const REQUEST_IDS: &[&str] =
+    &["x-amzn-requestid", "x-amz-request-id", "x-amzn-request-id"];
+
 /// Turns the SDK's nested errors into one leaf.
 pub trait Answer<T>: Sized {
     /// # Errors
@@ -140,7 +144,9 @@ where
         .map(|response| response.status().as_u16());
     if let SdkError::ServiceError(context) = error {
         let metadata = context.err().meta();
-        let code = metadata.code().map(ToOwned::to_owned);
+        // An answer without a code is one all the same.
+        let http = || status.map(|status| format!("HTTP {status}"));
+        let code = metadata.code().map(ToOwned::to_owned).or_else(http);
         let is_quota = code.as_deref() == Some(LIMIT_EXCEEDED)
             && !speaks_of_rate(metadata.message().unwrap_or_default());
         let throttled = !is_quota
@@ -157,21 +163,17 @@ where
             .extra("aws_request_id")
             .map(ToOwned::to_owned)
             .or_else(|| {
-                ["x-amzn-requestid", "x-amz-request-id", "x-amzn-request-id"]
+                REQUEST_IDS
                     .iter()
                     .find_map(|name| context.raw().headers().get(*name))
                     .map(ToOwned::to_owned)
             });
         let message = match metadata.message() {
             Some(message) if !message.is_empty() => message.to_owned(),
-            _ => code.as_ref().map_or_else(
-                || {
-                    format!(
-                        "AWS answered with HTTP status {}",
-                        status.unwrap_or_default()
-                    )
-                },
-                |code| format!("AWS refused the call: {code}"),
+            _ if metadata.code().is_none() => "AWS answered without a reason".to_owned(),
+            _ => format!(
+                "AWS refused the call: {}",
+                code.as_deref().unwrap_or_default()
             ),
         };
         return AwsError {

@@ -4,6 +4,7 @@ pub mod error;
 mod profile;
 pub mod retry;
 pub mod wait;
+mod watch;
 
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -26,6 +27,8 @@ use crate::run::Run;
 /// How long one call may take with all its retries: throttling is sat out this long
 /// (API Gateway allows, for instance, one `DeleteRestApi` in 30 seconds).
 const CALL_DEADLINE: Duration = Duration::from_secs(180);
+/// The longest pause between two tries of a call.
+const CALL_PAUSE: Duration = Duration::from_secs(15);
 /// Only the deadline ends the retries of a call that may be sent again.
 const CALL_ATTEMPTS: u32 = 40;
 
@@ -69,6 +72,7 @@ macro_rules! clients {
                         let config = $krate::config::Builder::from(&self.config)
                             .retry_partition(patient)
                             .retry_classifier(retry::QuotasDoNotPass)
+                            .interceptor(watch::Watch::new(self.run.clone(), CALL_DEADLINE, CALL_PAUSE))
                             .build();
                         $krate::Client::from_conf(config)
                     })
@@ -129,7 +133,7 @@ impl Aws {
                 RetryConfig::standard()
                     .with_max_attempts(CALL_ATTEMPTS)
                     .with_initial_backoff(Duration::from_millis(400))
-                    .with_max_backoff(Duration::from_secs(15)),
+                    .with_max_backoff(CALL_PAUSE),
             )
             .timeout_config(
                 TimeoutConfig::builder()

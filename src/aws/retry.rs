@@ -9,12 +9,13 @@ use backon::{BackoffBuilder, ExponentialBuilder};
 
 use super::AwsError;
 use super::error::{LIMIT_EXCEEDED, speaks_of_rate};
+use super::watch::NO_TIME_LEFT;
 use crate::run::Run;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(3);
 
-/// Keeps the SDK from calling again where a quota is full, which it takes for throttling.
+/// Keeps the SDK from calling again where a quota is full, which it takes for throttling, and where no time is left.
 #[derive(Debug)]
 pub(super) struct QuotasDoNotPass;
 
@@ -25,6 +26,9 @@ impl ClassifyRetry for QuotasDoNotPass {
         let Some(response) = response else {
             return RetryAction::NoActionIndicated;
         };
+        if response.headers().get(NO_TIME_LEFT).is_some() {
+            return RetryAction::RetryForbidden;
+        }
         let in_header = response.headers().get("x-amzn-errortype");
         let body = String::from_utf8_lossy(response.body().bytes().unwrap_or_default());
         if is_full_quota(in_header.unwrap_or_default(), &body) {
