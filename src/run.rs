@@ -149,8 +149,8 @@ pub enum Event {
     Ended {
         /// The step's id.
         id: u64,
-        /// What it was.
-        row: Row,
+        /// What it was: a row for each thing that was changed at once.
+        rows: Vec<Row>,
         /// Whether it succeeded; why not is the error's to say.
         ok: bool,
         /// How long it took.
@@ -307,16 +307,31 @@ impl Run {
         row: Row,
         work: impl Future<Output = Result<T>>,
     ) -> Result<Option<T>> {
+        self.step_of(vec![row], work).await
+    }
+
+    /// The same for several things of one kind that are changed at once. Without any nothing is done.
+    ///
+    /// # Errors
+    /// As [`Run::step`].
+    pub async fn step_of<T>(
+        &self,
+        rows: Vec<Row>,
+        work: impl Future<Output = Result<T>>,
+    ) -> Result<Option<T>> {
+        let Some(first) = rows.first() else {
+            return Ok(None);
+        };
         if self.is_plan() {
-            self.send(Event::Row(row));
+            for row in rows {
+                self.send(Event::Row(row));
+            }
             return Ok(None);
         }
         self.begin()?;
-        let (id, begin, doing) = (
-            NEXT_STEP.fetch_add(1, Ordering::Relaxed),
-            Instant::now(),
-            row.doing(),
-        );
+        let names: Vec<&str> = rows.iter().map(|row| row.name.as_str()).collect();
+        let doing = Row::new(first.kind, names.join(", "), first.action).doing();
+        let (id, begin) = (NEXT_STEP.fetch_add(1, Ordering::Relaxed), Instant::now());
         self.send(Event::Began {
             id,
             doing: doing.clone(),
@@ -324,7 +339,7 @@ impl Run {
         let done = work.await;
         self.send(Event::Ended {
             id,
-            row,
+            rows,
             ok: done.is_ok(),
             took: begin.elapsed(),
         });

@@ -288,6 +288,24 @@ fn data_on_stdout_and_words_on_stderr() {
         (&plan["dry_run"], &plan["found"]),
         (&json!(true), &json!(true))
     );
+    for change in plan["changes"].as_array().expect("a list") {
+        // One thing a row, and nothing that stays as it is, or that nobody has looked at.
+        assert!(
+            !change["name"].as_str().expect("a name").contains(", "),
+            "{change}"
+        );
+        for field in change["changes"].as_array().into_iter().flatten() {
+            assert_ne!(field["from"], field["to"], "{change}");
+        }
+        if change["kind"] == "instance" && change["action"] == "update" {
+            let protection = &change["changes"][0];
+            assert_eq!(protection["field"], "disableApiTermination");
+            assert_eq!(
+                (&protection["from"], &protection["to"]),
+                (&json!("true"), &json!("false"))
+            );
+        }
+    }
     let deletes = plan["changes"]
         .as_array()
         .expect("a list")

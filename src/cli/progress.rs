@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
-use comfy_table::{ContentArrangement, Table, presets};
+use comfy_table::{ColumnConstraint, ContentArrangement, Table, presets};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -18,6 +18,9 @@ const FIRST_WAITING_LINE: Duration = Duration::from_secs(10);
 const NEXT_WAITING_LINE: Duration = Duration::from_secs(30);
 /// A value longer than this is cut in a table: JSON has all of it.
 const LONGEST_VALUE: usize = 160;
+
+/// A column of changes that is narrower than this is a column of broken words.
+const NARROWEST_CHANGES: usize = 30;
 
 /// What a command is for, and so what its summary counts first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -118,7 +121,7 @@ impl Progress {
                 let bar = self.screen.bars().insert_before(&self.overall, spinner());
                 self.running.insert(id, spinning(bar, &doing));
             }
-            Event::Ended { id, row, ok, took } => {
+            Event::Ended { id, rows, ok, took } => {
                 if let Some(bar) = self.running.remove(&id) {
                     bar.finish_and_clear();
                     self.screen.bars().remove(&bar);
@@ -129,11 +132,13 @@ impl Progress {
                     false if *self.interrupted.borrow() => End::Stopped,
                     false => End::Failed,
                 };
-                self.screen.line(Tone::Plain, &ended(&row, end, took));
+                for row in &rows {
+                    self.screen.line(Tone::Plain, &ended(row, end, took));
+                }
                 match end {
-                    End::Done => self.report.rows.push(row),
-                    End::Stopped => self.report.stopped += 1,
-                    End::Failed => self.report.failed += 1,
+                    End::Done => self.report.rows.extend(rows),
+                    End::Stopped => self.report.stopped += rows.len(),
+                    End::Failed => self.report.failed += rows.len(),
                 }
                 self.say_overall("");
             }
@@ -358,6 +363,10 @@ impl Report {
         if self.changes().next().is_none() {
             return String::new();
         }
+        let rows: Vec<[String; 4]> = self.changes().map(columns).collect();
+        if width.is_some_and(|width| !is_wide_enough(&rows, width)) {
+            return rows.iter().map(lines).collect();
+        }
         let mut table = Table::new();
         table
             .load_style(presets::NOTHING)
@@ -370,23 +379,51 @@ impl Report {
                 .force_no_tty()
                 .set_content_arrangement(ContentArrangement::Disabled),
         };
-        for row in self.changes() {
-            let mut changes: Vec<String> = row.changes.iter().map(change).collect();
-            if (row.kind, row.action) == (Kind::KmsKey, Action::Delete) {
-                changes.push(format!("in {DELETION_WINDOW_DAYS} days"));
-            }
-            table.add_row([
-                action_word(row.action).to_owned(),
-                row.kind.to_string(),
-                plain(&row.name),
-                changes.join("\n"),
-            ]);
-        }
-        for column in table.column_iter_mut() {
+        table.add_rows(rows);
+        for (number, column) in table.column_iter_mut().enumerate() {
             column.set_padding((0, 2));
+            // Only what changes may be broken: names are there to be copied.
+            if number < 3 {
+                column.set_constraint(ColumnConstraint::ContentWidth);
+            }
         }
         format!("{}\n", table.trim_fmt())
     }
+}
+
+/// A row's cells.
+fn columns(row: &Row) -> [String; 4] {
+    let mut changes: Vec<String> = row.changes.iter().map(change).collect();
+    if (row.kind, row.action) == (Kind::KmsKey, Action::Delete) {
+        changes.push(format!("in {DELETION_WINDOW_DAYS} days"));
+    }
+    [
+        action_word(row.action).to_owned(),
+        row.kind.to_string(),
+        plain(&row.name),
+        changes.join("\n"),
+    ]
+}
+
+/// Whether names in one piece leave the changes, where there are any, enough to be read.
+fn is_wide_enough(rows: &[[String; 4]], width: u16) -> bool {
+    let widest = |column: usize| {
+        let widths = rows.iter().map(|row| row[column].chars().count() + 2);
+        widths.max().unwrap_or(0)
+    };
+    let changes = match rows.iter().all(|row| row[3].is_empty()) {
+        true => "CHANGES".len(),
+        false => NARROWEST_CHANGES,
+    };
+    // No column is narrower than its heading.
+    let names = widest(0).max(8) + widest(1).max(6) + widest(2).max(6);
+    names + changes <= usize::from(width)
+}
+
+/// The same as lines, each change on one of its own.
+fn lines([action, kind, name, changes]: &[String; 4]) -> String {
+    let changes = changes.lines().map(|change| format!("    {change}\n"));
+    format!("{action} {kind} {name}\n{}", changes.collect::<String>())
 }
 
 fn action_word(action: Action) -> &'static str {
@@ -492,6 +529,28 @@ mod tests {
     }
 
     #[test]
+    fn a_name_is_never_broken() {
+        insta::assert_snapshot!(report(Mode::Plan, rows()).table(Some(60)), @r"
+        create DynamoDB table wekactl-prod
+        update log group /aws/lambda/x
+            retentionInDays: 7 → 30
+            tags.owner: (none) → \u{1b}[31mred
+        ");
+        let wide = report(Mode::Plan, rows()).table(Some(80));
+        assert!(wide.starts_with("ACTION"), "{wide}");
+        let long = "wekactl-a-name-that-takes-more-than-half-of-a-terminal";
+        let row = Row {
+            name: long.to_owned(),
+            ..rows().swap_remove(1)
+        };
+        for width in [60, 80, 100, 200] {
+            let table = report(Mode::Plan, vec![row.clone()]).table(Some(width));
+            assert!(table.contains(long), "{table}");
+            assert!(table.contains("retentionInDays: 7 → 30"), "{table}");
+        }
+    }
+
+    #[test]
     fn a_plan_as_json() {
         let (changes, summary) = report(Mode::Plan, rows()).to_json();
         insta::assert_json_snapshot!(json!({"changes": changes, "summary": summary}), @r#"
@@ -570,7 +629,8 @@ mod tests {
             sender.send(Event::Began { id, doing }).unwrap();
             let took = Duration::ZERO;
             let ok = true;
-            sender.send(Event::Ended { id, row, ok, took }).unwrap();
+            let rows = vec![row];
+            sender.send(Event::Ended { id, rows, ok, took }).unwrap();
         }
         finished.send(()).unwrap();
         // The sender is still there: the end was said.

@@ -1,6 +1,7 @@
 //! The order in which a cluster is taken down. What is to be removed is found in AWS, by exact name and by tag;
 //! no record of our own is needed, so that it also cleans up after an import that died anywhere.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -8,13 +9,13 @@ use futures::future::join_all;
 
 use super::before::{self, Before};
 use super::inventory::Inventory;
-use super::names::{BEFORE_TAG, Cluster, FunctionKind, RolePurpose, TAG_PREFIX};
+use super::names::{BEFORE_TAG, Cluster, DESTROYING_TAG, FunctionKind, RolePurpose, TAG_PREFIX};
 use super::settings::{self, Settings, Stored};
 use super::spec::Dns;
 use super::stack;
 use super::steps::{Step, Steps, done};
 use crate::aws::{Aws, AwsError, CHANGES_AT_ONCE, Probe, join_some, wait_until};
-use crate::resource::{Resource as _, Settle as _, Tags, gather, owned, remove};
+use crate::resource::{Diff, Resource as _, Settle as _, Tags, gather, owned, remove};
 use crate::resources::api_key::ApiKey;
 use crate::resources::auto_scaling_group::{self, AutoScalingGroup};
 use crate::resources::classic_load_balancer;
@@ -40,8 +41,6 @@ use crate::run::{Action, Change, Interrupted, Kind, Row};
 const STACK_ID_TAG: &str = "aws:cloudformation:stack-id";
 /// Where `scale` is among the functions.
 const SCALE: usize = 2;
-/// For a change from what nobody had to know: a call for every instance just to show it would be a call too many.
-const NOT_READ: &str = "(not read)";
 /// A run's longest function is `scale`.
 const LONGEST_FUNCTION: Duration =
     Duration::from_secs(function::timeout(FunctionKind::Scale).unsigned_abs() as u64);
@@ -200,6 +199,9 @@ async fn stored_or_nothing(aws: &Aws, cluster: &Cluster) -> Result<Stored> {
 struct Machines {
     /// Not terminated; sorted by id.
     instances: Vec<Instance>,
+    /// Which of them are protected from termination. Read for a plan only, which has to tell: otherwise a call for
+    /// every instance just to show it would be a call too many.
+    protected: Option<BTreeMap<String, bool>>,
     /// Network interfaces that neither EC2 nor a stack will remove: those that user data made.
     interfaces: Vec<Interface>,
 }
@@ -238,9 +240,22 @@ async fn with_interfaces(
     instances: Vec<Instance>,
 ) -> Result<Machines> {
     let ids: Vec<String> = instances.iter().map(|each| each.id.clone()).collect();
-    let interfaces = instances::interfaces(aws, &ids)
-        .await
-        .context("reading the instances' network interfaces")?;
+    let (interfaces, protected) = tokio::try_join!(
+        async {
+            instances::interfaces(aws, &ids)
+                .await
+                .context("reading the instances' network interfaces")
+        },
+        async {
+            match aws.run.is_plan() {
+                true => instances::termination_protected(aws, &ids)
+                    .await
+                    .context("reading the instances' protection from termination")
+                    .map(Some),
+                false => Ok(None),
+            }
+        },
+    )?;
     let (ours, others): (Vec<_>, Vec<_>) = interfaces
         .into_iter()
         .filter(|each| {
@@ -257,6 +272,7 @@ async fn with_interfaces(
     }
     Ok(Machines {
         instances,
+        protected,
         interfaces: ours.into_iter().map(|each| each.interface).collect(),
     })
 }
@@ -285,6 +301,21 @@ async fn latecomers(aws: &Aws, cluster: &Cluster, known: &Machines) -> Result<Ma
         return Ok(Machines::default());
     }
     with_interfaces(aws, cluster, late).await
+}
+
+impl Machines {
+    /// What setting an instance's protection changes, as far as that is known; `None`: nothing.
+    fn protection(&self, id: &str, to: bool) -> Option<Change> {
+        let from = self
+            .protected
+            .as_ref()
+            .map(|known| known.get(id) == Some(&true));
+        (from != Some(to)).then(|| Change {
+            field: "disableApiTermination".to_owned(),
+            from: from.map(|from| from.to_string()),
+            to: Some(to.to_string()),
+        })
+    }
 }
 
 fn is_ours(cluster: &Cluster, group: &auto_scaling_group::Observed) -> bool {
@@ -653,15 +684,26 @@ async fn quiesce(aws: &Aws, machine_arn: &str) -> Result<()> {
 
 /// Makes the group launch and require nothing.
 async fn freeze(aws: &Aws, group: &auto_scaling_group::Observed) -> Result<()> {
-    let suspended = group.suspended.join(", ");
-    let changes = vec![
-        set("suspendedProcesses", &suspended, "and Launch"),
-        set("minSize", &group.min_size.to_string(), "0"),
-    ];
+    let mut suspended: BTreeSet<&str> = group.suspended.iter().map(String::as_str).collect();
+    let before = suspended.clone();
+    suspended.insert(auto_scaling_group::LAUNCH);
+    let marked = |value: bool| value.then_some("true");
+    let changes = Diff::new()
+        .field("suspendedProcesses", &before, &suspended)
+        .field("minSize", &group.min_size, &0)
+        .field(
+            &format!("tags.{DESTROYING_TAG}"),
+            &marked(group.is_half_destroyed()),
+            &marked(true),
+        )
+        .done();
     let row = Row {
         changes,
         ..Row::new(Kind::AutoScalingGroup, &group.name, Action::Update)
     };
+    if aws.run.is_plan() && row.changes.is_empty() {
+        return Ok(());
+    }
     let work = async {
         let suspended = async { auto_scaling_group::suspend_launch(aws, &group.name).await };
         let released = async { auto_scaling_group::release(aws, group).await };
@@ -685,7 +727,8 @@ async fn keep(
 ) -> Result<Vec<String>> {
     let before = settings.and_then(|settings| settings.before.as_ref());
     let late = latecomers(aws, cluster, machines).await?;
-    let machines: Vec<&Instance> = machines.instances.iter().chain(&late.instances).collect();
+    let of_both = machines.instances.iter().chain(&late.instances);
+    let all: Vec<&Instance> = of_both.collect();
     for group in groups {
         let late = late.instances.iter().map(|each| each.id.clone());
         let ids: Vec<String> = group.member_ids().chain(late).collect();
@@ -708,7 +751,7 @@ async fn keep(
     let mut written = instances::instance_tags(cluster, user_tags.unwrap_or(&Tags::new()));
     written.retain(|key, _| !key.starts_with(TAG_PREFIX));
     let written = &written;
-    let freed = machines.iter().map(|&machine| async move {
+    let freed = all.iter().map(|&machine| async move {
         let was = before::was_protected(cluster, before, machine);
         if was.is_none() {
             aws.run.notice(format!(
@@ -719,8 +762,13 @@ async fn keep(
         let was = was.unwrap_or(false);
         let (back, mut ours) = before.map(|before| before.tags_of(machine, written)).unwrap_or_default();
         ours.extend(machine.tags.keys().filter(|key| key.starts_with(TAG_PREFIX)).cloned());
-        let untagged = Change { field: "tags".to_owned(), from: Some(ours.join(", ")), to: None };
-        let changes = vec![set("disableApiTermination", NOT_READ, if was { "true" } else { "false" }), untagged];
+        let to = back.iter().map(|(key, value)| (key, Some(value.clone())));
+        let tags = to.chain(ours.iter().map(|key| (key, None))).map(|(key, to)| Change {
+            field: format!("tags.{key}"),
+            from: machine.tags.get(key).cloned(),
+            to,
+        });
+        let changes = machines.protection(&machine.id, was).into_iter().chain(tags).collect();
         let row = Row { changes, ..Row::new(Kind::Instance, &machine.id, Action::Update) };
         let work = async {
             // The tags last: while they are there a later destroy still finds the instance.
@@ -733,7 +781,7 @@ async fn keep(
         aws.run.step(row, work).await
     });
     join_some(CHANGES_AT_ONCE, freed).await.settle()?;
-    Ok(machines.iter().map(|machine| machine.id.clone()).collect())
+    Ok(all.iter().map(|machine| machine.id.clone()).collect())
 }
 
 /// Terminates every instance, in whatever state, and with it the interfaces that nobody else would take away; but
@@ -755,7 +803,10 @@ async fn terminate(
     if ids.is_empty() {
         return Ok(ids);
     }
-    let row = Row::new(Kind::Instance, ids.join(", "), Action::Delete);
+    let rows = ids
+        .iter()
+        .map(|id| Row::new(Kind::Instance, id, Action::Delete))
+        .collect();
     let work = async {
         let refused = instances::terminate(aws, &ids).await;
         let errors = refused.into_iter().map(|refused| {
@@ -764,7 +815,7 @@ async fn terminate(
         });
         gather(errors.collect()).map_or(Ok(()), Err)
     };
-    let terminated = aws.run.step(row, work).await.map(drop);
+    let terminated = aws.run.step_of(rows, work).await.map(drop);
     // One that could not be unprotected does not keep the others alive; the failure of either is told.
     (unprotected, late_unprotected, terminated).settle()?;
     Ok(ids)
@@ -772,40 +823,29 @@ async fn terminate(
 
 /// Lifts what would keep instances alive, and what would outlive them.
 async fn unbind(aws: &Aws, machines: &Machines) -> (Result<()>, Result<()>) {
-    let Machines {
-        instances,
-        interfaces,
-    } = machines;
-    let unprotected = instances.iter().map(|machine| async move {
+    let interfaces = &machines.interfaces;
+    let unprotected = machines.instances.iter().filter_map(|machine| {
         let row = Row {
-            changes: vec![set("disableApiTermination", NOT_READ, "false")],
+            changes: vec![machines.protection(&machine.id, false)?],
             ..Row::new(Kind::Instance, &machine.id, Action::Update)
         };
         let work = instances::set_termination_protection(aws, &machine.id, false);
-        aws.run.step(row, work).await
+        Some(aws.run.step(row, work))
     });
     let released = async {
-        if interfaces.is_empty() {
-            return Ok(());
-        }
-        let ids: Vec<&str> = interfaces.iter().map(|each| each.id.as_str()).collect();
-        let row = Row {
-            changes: vec![set("deleteOnTermination", "false", "true")],
-            ..Row::new(Kind::NetworkInterface, ids.join(", "), Action::Update)
-        };
+        let rows = interfaces.iter().map(|each| Row {
+            changes: vec![Change {
+                field: "deleteOnTermination".to_owned(),
+                from: Some("false".to_owned()),
+                to: Some("true".to_owned()),
+            }],
+            ..Row::new(Kind::NetworkInterface, &each.id, Action::Update)
+        });
         let work = instances::set_delete_on_termination(aws, interfaces);
-        aws.run.step(row, work).await.map(drop)
+        aws.run.step_of(rows.collect(), work).await.map(drop)
     };
     let (unprotected, released) = tokio::join!(join_some(CHANGES_AT_ONCE, unprotected), released);
     (unprotected.settle().map(drop), released)
-}
-
-fn set(field: &str, from: &str, to: &str) -> Change {
-    Change {
-        field: field.to_owned(),
-        from: Some(from.to_owned()),
-        to: Some(to.to_owned()),
-    }
 }
 
 /// Gives the stack's classic load balancer its health check back, and its members if there still are some.
@@ -845,15 +885,29 @@ async fn restore_classic(
     } else {
         Vec::new()
     };
-    let change = Change {
-        field: "healthCheck.target".to_owned(),
-        from: Some(classic.health_check.target.clone()),
-        to: Some(before.health_check.target.clone()),
-    };
+    let mut changes = classic.changes_to(&before.health_check);
+    changes.extend(classic.tags.get(BEFORE_TAG).map(|value| Change {
+        field: format!("tags.{BEFORE_TAG}"),
+        from: Some(value.clone()),
+        to: None,
+    }));
+    let gone: Vec<&str> = kept
+        .iter()
+        .map(String::as_str)
+        .filter(|id| !classic.members.iter().any(|member| member == id))
+        .collect();
+    changes.extend((!gone.is_empty()).then(|| Change {
+        field: "instances".to_owned(),
+        from: None,
+        to: Some(gone.join(", ")),
+    }));
     let row = Row {
-        changes: vec![change],
+        changes,
         ..Row::new(Kind::ClassicLoadBalancer, &classic.name, Action::Update)
     };
+    if aws.run.is_plan() && row.changes.is_empty() {
+        return Ok(());
+    }
     let work = async {
         classic_load_balancer::restore(aws, &classic.name, &before, &kept).await?;
         classic_load_balancer::forget(aws, &classic.name).await

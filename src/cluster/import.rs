@@ -543,13 +543,13 @@ async fn remember(
             from: None,
             to: Some(value.clone()),
         };
-        let row = Row {
-            changes: vec![change],
-            ..Row::new(Kind::Instance, ids.join(", "), Action::Update)
-        };
+        let rows = ids.iter().map(|id| Row {
+            changes: vec![change.clone()],
+            ..Row::new(Kind::Instance, id, Action::Update)
+        });
         aws.run
-            .step(
-                row,
+            .step_of(
+                rows.collect(),
                 instances::tag(aws, &ids, &Tags::from([(BEFORE_TAG.to_owned(), value)])),
             )
             .await
@@ -564,7 +564,7 @@ async fn remember(
         let change = Change {
             field: format!("tags.{BEFORE_TAG}"),
             from: None,
-            to: Some("as it is now".to_owned()),
+            to: before.health_check.to_tag(),
         };
         let row = Row {
             changes: vec![change],
@@ -679,30 +679,17 @@ async fn unmark(aws: &Aws, group: &str) -> Result<()> {
 /// That they are there says ever after that it was one.
 async fn tag_members(aws: &Aws, spec: &Spec, backends: &[Backend]) -> Result<()> {
     let wanted = instances::instance_tags(&spec.cluster, &spec.user_tags);
-    let lacking: Vec<String> = backends
+    let rows: Vec<Row> = backends
         .iter()
-        .filter(|backend| {
-            !Diff::new()
-                .tags(&backend.instance.tags, &wanted)
-                .done()
-                .is_empty()
+        .map(|backend| Row {
+            changes: Diff::new().tags(&backend.instance.tags, &wanted).done(),
+            ..Row::new(Kind::Instance, &backend.instance.id, Action::Update)
         })
-        .map(|backend| backend.instance.id.clone())
+        .filter(|row| !row.changes.is_empty())
         .collect();
-    if lacking.is_empty() {
-        return Ok(());
-    }
-    let change = Change {
-        field: "tags".to_owned(),
-        from: None,
-        to: Some("the host group's".to_owned()),
-    };
-    let row = Row {
-        changes: vec![change],
-        ..Row::new(Kind::Instance, lacking.join(", "), Action::Update)
-    };
+    let lacking: Vec<String> = rows.iter().map(|row| row.name.clone()).collect();
     aws.run
-        .step(row, instances::tag(aws, &lacking, &wanted))
+        .step_of(rows, instances::tag(aws, &lacking, &wanted))
         .await?;
     Ok(())
 }
@@ -756,13 +743,13 @@ async fn verify(aws: &Aws, cluster: &Cluster, ids: &[String], is_first: bool) ->
                 from: Some("false".to_owned()),
                 to: Some("true".to_owned()),
             };
-            let row = Row {
-                changes: vec![change],
-                ..Row::new(Kind::GroupMembers, unprotected.join(", "), Action::Update)
-            };
+            let rows = unprotected.iter().map(|id| Row {
+                changes: vec![change.clone()],
+                ..Row::new(Kind::GroupMembers, id, Action::Update)
+            });
             aws.run
-                .step(
-                    row,
+                .step_of(
+                    rows.collect(),
                     auto_scaling_group::protect(aws, &group, &unprotected, true),
                 )
                 .await?;

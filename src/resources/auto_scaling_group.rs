@@ -14,7 +14,7 @@ use crate::resource::{Diff, Known, Resource, Tags, touches};
 use crate::run::{Change, Kind};
 
 /// What destroy suspends, besides those that are suspended in any case.
-const LAUNCH: &str = "Launch";
+pub const LAUNCH: &str = "Launch";
 /// The processes by which Auto Scaling would replace or remove members.
 pub const SUSPENDED: [&str; 4] = [
     "AZRebalance",

@@ -67,7 +67,7 @@ impl HealthCheck {
     }
 
     /// In the characters that a tag may have; `None` where it is too long.
-    fn to_tag(&self) -> Option<String> {
+    pub fn to_tag(&self) -> Option<String> {
         let Self {
             target,
             interval,
@@ -115,7 +115,12 @@ impl Observed {
 
     /// What differs from what a managed cluster's has. Pure; empty: as wanted.
     pub fn changes(&self) -> Vec<Change> {
-        let (found, wanted) = (&self.health_check, HealthCheck::wanted());
+        self.changes_to(&HealthCheck::wanted())
+    }
+
+    /// What differs from a health check.
+    pub fn changes_to(&self, wanted: &HealthCheck) -> Vec<Change> {
+        let found = &self.health_check;
         Diff::new()
             .field("healthCheck.target", &found.target, &wanted.target)
             .field("healthCheck.interval", &found.interval, &wanted.interval)
