@@ -11,5 +11,6 @@ mod local_aws;
 mod names;
 mod output;
 mod permissions;
+mod scaling;
 mod secrets;
 mod support;

@@ -7,6 +7,7 @@
 
 pub(crate) mod account;
 pub(crate) mod background;
+pub(crate) mod cluster;
 pub(crate) mod weka;
 
 use std::io::{BufRead as _, BufReader};

@@ -6,7 +6,7 @@ use std::process::Command;
 const VARIABLE: &str = "WEKACTL_COMMIT";
 
 fn main() {
-    println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-changed=src/build.rs");
     println!("cargo::rerun-if-env-changed={VARIABLE}");
     if std::env::var_os(VARIABLE).is_some_and(|commit| !commit.is_empty()) {
         return;
