@@ -171,3 +171,20 @@ fn an_idle_run_asks_weka_little_and_changes_nothing() {
     let requests: usize = cluster.weka.with(|weka| weka.api.counts.values().sum());
     assert!(requests <= 20, "{requests}");
 }
+
+#[test]
+fn with_an_endpoint_scale_reads_the_credentials_itself_and_none_travel() {
+    let cluster = Cluster::start_with(6, &["--use-dynamodb-endpoint"]);
+    let minute = cluster.minute();
+    assert_eq!(minute.status, "SUCCEEDED", "{minute:?}");
+    let invocations = cluster.sandbox.get("invocations");
+    let invocations = invocations.as_array().expect("a list").iter();
+    let fetched: Vec<Value> = invocations
+        .filter(|run| run["function"] == "wekactl-prod-fetch-Backends")
+        .filter_map(|run| serde_json::from_str(run["payload"].as_str()?).ok())
+        .collect();
+    assert!(!fetched.is_empty());
+    for payload in fetched {
+        assert_eq!(payload["Sealed"], Value::Null, "{payload}");
+    }
+}
