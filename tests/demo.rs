@@ -1,5 +1,5 @@
-//! `cargo demo`: a cluster's life, told while it happens. A stack is imported, the schedule fires once, the
-//! cluster is destroyed; all of it by the real executable, in a local AWS that is stopped at the end.
+//! `cargo demo`: a cluster's life, told while it happens. A stack is imported, grows and shrinks with its group, and is
+//! destroyed; all of it by the real executable, in a local AWS that is stopped at the end.
 //!
 //! Ends with 0 only if everything was as told; Ctrl-C ends it, and the local AWS, at once.
 
@@ -7,19 +7,23 @@
 
 mod support;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{IsTerminal as _, Read as _};
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context as _, Result, ensure};
 use comfy_table::{ContentArrangement, Table, presets};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
+use support::cluster::{CLUSTER, Cluster, GROUP, Minute};
 use support::{PASSWORD, REGION, Sandbox, launcher, target_dir};
 use tokio::signal::unix::{SignalKind, signal};
 
-const CLUSTER: &str = "demo";
 const BACKENDS: usize = 6;
+/// What the cluster grows to.
+const GROWN: usize = 8;
+/// Minutes that growing or shrinking may take.
+const PATIENCE: u32 = 40;
 /// What import makes, as the inventory and as people call it, and how many of each.
 const MADE: &[(&str, &str, usize)] = &[
     ("kms_keys", "KMS key", 1),
@@ -110,6 +114,8 @@ fn story() -> Result<()> {
     )?;
     let classic = stack["classic_lb"].as_str().context("a load balancer")?;
     let before = sandbox.inventory();
+    let cluster = Cluster::of_stack(sandbox, &stack);
+    let sandbox = &cluster.sandbox;
     tell(&format!(
         "Stack {CLUSTER} has {BACKENDS} backends and the classic load balancer {classic}. So far nothing manages them."
     ));
@@ -119,7 +125,7 @@ fn story() -> Result<()> {
         "WEKACTL_PASSWORD=… wekactl cluster import --name {CLUSTER} --username admin"
     ));
     let script = run_wekactl(
-        &sandbox,
+        sandbox,
         &[
             "cluster",
             "import",
@@ -140,31 +146,44 @@ fn story() -> Result<()> {
     show_made(&before, &after)?;
     show_changed(&before, &after, classic)?;
 
-    chapter("5. A minute later");
+    chapter("5. Eight machines");
     tell(
-        "The rule starts the state machine every minute. This AWS has no clock: its schedules fire when they are told \
-         to.",
+        "From now on the group's desired capacity is the only knob. The rule starts the state machine every minute. \
+         This AWS has no clock: a tick is a minute. New machines really run their user data and the join script; `weka` \
+         is a stand-in there, and Weka itself is a model that is served on the machines' addresses.",
     );
-    tell_command("tests/sandbox/sandbox tick --wait");
-    let fired = run_sandbox(&sandbox, &["tick", "--wait"])?;
-    show_execution(&sandbox, &fired)?;
+    let mut minutes = Minutes::new(&cluster);
+    minutes.pass_until(1, BACKENDS)?;
+    resize(&cluster, GROWN);
+    minutes.pass_until(PATIENCE, GROWN)?;
+    tell("Both have joined, and hold a part of the data.");
 
-    chapter("6. Destroy");
+    chapter("6. And six again");
+    tell(
+        "Two are too many: Weka moves their data to the others, forgets them, and only then they are terminated. The \
+         first minute does nothing: a target that is gone after a minute was a typo.",
+    );
+    resize(&cluster, BACKENDS);
+    minutes.pass_until(PATIENCE, BACKENDS)?;
+    ensure!(
+        cluster.weka.with(|weka| weka.is_whole()),
+        "data was lost, or is not protected"
+    );
+    tell("No block of data was without its protection at the end, and none was lost.");
+
+    chapter("7. Destroy");
     tell(
         "A function may outlive the state that started it, and then act on machines that are being taken away. So \
          destroy first removes the rule, and then waits until the last run is 35 seconds old: longer than that, none of \
          the functions may run. Had nothing run lately, there would be no wait.",
     );
     tell_command(&format!("wekactl cluster destroy --name {CLUSTER} --yes"));
-    run_wekactl(
-        &sandbox,
-        &["cluster", "destroy", "--name", CLUSTER, "--yes"],
-    )?;
+    run_wekactl(sandbox, &["cluster", "destroy", "--name", CLUSTER, "--yes"])?;
 
-    chapter("7. What is left");
+    chapter("8. What is left");
     show_left(&before, &sandbox.inventory())?;
 
-    drop(sandbox);
+    drop(cluster);
     tell(
         "The local AWS is stopped. To use one by hand, see \"The local AWS by hand\" in README.md.",
     );
@@ -240,67 +259,116 @@ fn show_changed(before: &Value, after: &Value, classic: &str) -> Result<()> {
     Ok(())
 }
 
-/// What the state machine did.
-fn show_execution(sandbox: &Sandbox, fired: &Value) -> Result<()> {
-    let [run] = fired.as_array().map_or(&[][..], Vec::as_slice) else {
-        anyhow::bail!("one rule should have fired: {fired}");
-    };
-    let arn = run["execution"]
-        .as_str()
-        .with_context(|| format!("no execution began: {run}"))?;
-    let history = sandbox.aws(
-        "stepfunctions",
-        "get_execution_history",
-        &json!({"executionArn": arn, "maxResults": 1000}),
-    );
-    let ended = history["events"].as_array().into_iter().flatten();
-    let outputs: BTreeMap<&str, Value> = ended
-        .filter_map(|event| {
-            let details = &event["stateExitedEventDetails"];
-            let output = serde_json::from_str(details["output"].as_str()?).ok()?;
-            Some((details["name"].as_str()?, output))
-        })
-        .collect();
-    let states: Vec<&str> = run["states"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter_map(Value::as_str)
-        .collect();
-    ensure!(
-        states == ["HostGroupInfo", "Scale"]
-            && run["status"] == "FAILED"
-            && run["error"] == "NotInThisVersion",
-        "the execution was to fail at Scale: {run}"
-    );
-    let found = &outputs["HostGroupInfo"];
-    let members = found["Instances"].as_array().map_or(0, Vec::len);
-    ensure!(
-        members == BACKENDS && found["DesiredCapacity"] == BACKENDS,
-        "HostGroupInfo found {found}"
-    );
-    let cause: Value = serde_json::from_str(run["cause"].as_str().unwrap_or_default())
-        .context("the cause of the failure")?;
-    println!("  state HostGroupInfo  done: {BACKENDS} members wanted, {members} there");
-    println!("  state Scale          failed: NotInThisVersion");
-    println!("  execution            FAILED\n");
-    tell(&format!(
-        "It says why: \"{}\"",
-        cause["errorMessage"].as_str().unwrap_or_default()
+/// Turns the only knob.
+fn resize(cluster: &Cluster, desired: usize) {
+    tell_command(&format!(
+        "aws autoscaling set-desired-capacity --auto-scaling-group-name {GROUP} --desired-capacity {desired}"
     ));
-    Ok(())
+    cluster.resize(u32::try_from(desired).expect("small"));
+}
+
+/// Minutes that pass, a line each.
+struct Minutes<'a> {
+    cluster: &'a Cluster,
+    number: u32,
+    members: BTreeSet<String>,
+    backends: BTreeSet<String>,
+}
+
+impl<'a> Minutes<'a> {
+    fn new(cluster: &'a Cluster) -> Self {
+        println!("  minute  desired  in group  in Weka  draining  what was done");
+        Self {
+            cluster,
+            number: 0,
+            members: cluster.members().into_iter().collect(),
+            backends: cluster.backends().into_iter().collect(),
+        }
+    }
+
+    /// Until group and Weka have so many machines and the run is green; an error if that takes too long.
+    fn pass_until(&mut self, most: u32, size: usize) -> Result<()> {
+        for _ in 0..most {
+            let minute = self.cluster.minute();
+            self.number += 1;
+            self.tell(&minute);
+            if minute.status == "SUCCEEDED" && self.cluster.is_at_rest(size) {
+                println!();
+                return Ok(());
+            }
+        }
+        anyhow::bail!("the cluster does not have {size} machines after {most} minutes")
+    }
+
+    fn tell(&mut self, minute: &Minute) {
+        let members: BTreeSet<String> = self.cluster.members().into_iter().collect();
+        let backends: BTreeSet<String> = self.cluster.backends().into_iter().collect();
+        let counts = [
+            (members.difference(&self.members).count(), "launched"),
+            (backends.difference(&self.backends).count(), "joined"),
+            (actions(minute, "Deactivate"), "told to drain"),
+            (actions(minute, "Remove"), "removed from Weka"),
+            (
+                list(&minute.output["Done"]["Terminated"]).len(),
+                "terminated",
+            ),
+            (list(&minute.output["Done"]["Detached"]).len(), "detached"),
+        ];
+        let mut done: Vec<String> = counts
+            .iter()
+            .filter(|(count, _)| *count > 0)
+            .map(|(count, what)| format!("{count} {what}"))
+            .collect();
+        if !minute.errors.is_empty() {
+            done.push(minute.errors.clone());
+        }
+        let draining = self.cluster.draining().len();
+        if done.is_empty() {
+            let idle = if draining > 0 {
+                "data moves"
+            } else {
+                "nothing"
+            };
+            done.push(idle.to_owned());
+        }
+        let desired = self.cluster.group()["DesiredCapacity"].clone();
+        println!(
+            "  {:>6}  {:>7}  {:>8}  {:>7}  {:>8}  {}",
+            self.number,
+            desired.as_u64().unwrap_or_default(),
+            members.len(),
+            backends.len(),
+            draining,
+            done.join(", "),
+        );
+        (self.members, self.backends) = (members, backends);
+    }
+}
+
+/// Machines for which a run decided this.
+fn actions(minute: &Minute, action: &str) -> usize {
+    let verdicts = list(&minute.output["Verdicts"]).iter();
+    verdicts
+        // S9: what has begun before goes on.
+        .filter(|verdict| verdict["Action"] == action && verdict["Rule"] != "S9")
+        .count()
+}
+
+fn list(value: &Value) -> &[Value] {
+    value.as_array().map_or(&[], Vec::as_slice)
 }
 
 /// That the account is as it was, but for what can not be brought back.
 fn show_left(before: &Value, after: &Value) -> Result<()> {
     // With a machine go its volumes and interfaces, and its place in the stack's load balancer.
     let with_machines = ["volumes", "network_interfaces"];
-    let mut terminated = 0;
+    let (mut terminated, mut joined) = (0, 0);
     let mut pending = 0;
     let mut wrong = Vec::new();
     for (place, name, was, is) in compared(before, after) {
         match place.as_str() {
-            "instances" if is["State"]["Name"] == "terminated" && !was.is_null() => terminated += 1,
+            "instances" if is["State"]["Name"] == "terminated" && was.is_null() => joined += 1,
+            "instances" if is["State"]["Name"] == "terminated" => terminated += 1,
             "kms_keys" if was.is_null() && is["KeyState"] == "PendingDeletion" => pending += 1,
             gone if with_machines.contains(&gone) && is.is_null() => {}
             "classic_load_balancers" if without(was, "Instances") == without(is, "Instances") => {}
@@ -313,14 +381,14 @@ fn show_left(before: &Value, after: &Value) -> Result<()> {
         wrong.join("; ")
     );
     ensure!(
-        (terminated, pending) == (BACKENDS, 1),
-        "{terminated} backends are terminated, and {pending} keys pending deletion"
+        (terminated, joined, pending) == (BACKENDS, GROWN - BACKENDS, 1),
+        "{terminated} backends of the stack and {joined} others are terminated, and {pending} keys pending deletion"
     );
     tell(&format!(
         "Nothing that wekactl made. Compared with the account before the import, item by item, there are only two \
-         differences: the {BACKENDS} backends are terminated, and with them their disks and interfaces; and the KMS key \
-         is pending deletion, which AWS does after 7 days at the earliest. The classic load balancer has its health \
-         check back. The stack can be deleted."
+         differences: the {BACKENDS} backends are terminated, and so are the {joined} that joined, and with them their \
+         disks and interfaces; and the KMS key is pending deletion, which AWS does after 7 days at the earliest. The \
+         classic load balancer has its health check back. The stack can be deleted."
     ));
     Ok(())
 }

@@ -7,4 +7,5 @@ mod health;
 mod joins;
 mod roles;
 mod runs;
+mod secrets;
 mod size;

@@ -155,7 +155,9 @@ impl Shared {
         stream.peek(&mut first)?;
         let encrypted = first[0] == TLS_HANDSHAKE;
         let answer = |request: &Request| self.answer(address, request);
-        match (*lock(&self.transport), encrypted) {
+        // Not in the match: the lock would be held as long as the connection lasts, and no other could begin.
+        let transport = *lock(&self.transport);
+        match (transport, encrypted) {
             (Transport::Both | Transport::Https, true) => {
                 let tls = ServerConnection::new(Arc::clone(&self.tls)).map_err(io::Error::other)?;
                 serve(StreamOwned::new(tls, stream), answer)
