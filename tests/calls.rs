@@ -1,5 +1,5 @@
 //! `cargo bench`: how many calls import and destroy make, how many at once, and how long that takes when
-//! every call takes a while.
+//! every call takes a while; and what scaling costs.
 //!
 //! ```text
 //! cargo bench                        the release build, 80 ms a call
@@ -12,6 +12,8 @@
 
 #![expect(clippy::print_stdout, reason = "the table is what it is for")]
 
+#[path = "benchmark/scaling.rs"]
+mod scaling;
 mod support;
 
 use std::collections::BTreeMap;
@@ -230,11 +232,13 @@ fn main() -> ExitCode {
     }
     println!("{table}\n");
     println!("{size}\n");
+    let (costs, too_many) = costs(options.runs);
+    println!("{costs}\n");
     for series in &quiet {
         show_chain(&series.title(), series.best());
     }
 
-    let mut wrong = Vec::new();
+    let mut wrong: Vec<String> = too_many.into_iter().collect();
     for (quiet, big) in quiet.iter().zip(&big) {
         wrong.extend(differences(quiet, big));
     }
@@ -250,6 +254,25 @@ fn main() -> ExitCode {
     } else {
         ExitCode::FAILURE
     }
+}
+
+/// What scaling costs, and what is wrong with that whatever the machine does besides.
+fn costs(runs: u32) -> (Table, Option<String>) {
+    let mut table = Table::new();
+    table.load_style(presets::ASCII_MARKDOWN);
+    table.set_header(["scaling", "best", "target"]);
+    let rows = scaling::rows(runs);
+    let too_many = rows
+        .iter()
+        .find(|(what, _, _, is_met)| what.contains("requests") && !is_met)
+        .map(|(what, measured, target, _)| {
+            format!("{what}: {measured}, where {target} are allowed")
+        });
+    for (what, measured, target, is_met) in rows {
+        let mark = if is_met { "" } else { " (missed)" };
+        table.add_row([what.to_owned(), format!("{measured}{mark}"), target]);
+    }
+    (table, too_many)
 }
 
 /// Makes a stack, imports it, imports it again and destroys it: `runs` times.
