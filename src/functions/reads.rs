@@ -4,39 +4,23 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use serde::de::DeserializeOwned;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::ports::Clock;
 use crate::weka::client::{CallError, Client, Transport};
 use crate::weka::scaling::{Reread, is_whole};
 use crate::weka::types::{InterfaceGroup, Override, Reads};
 
-/// Why there is no whole picture of Weka. The text holds no secrets.
-#[derive(Debug, thiserror::Error)]
-pub enum Unread {
-    /// A call brought nothing.
-    #[error(transparent)]
-    Call(#[from] CallError),
-    /// An answer is not what it has to be.
-    #[error("Weka's answer to {method} can not be read: {why}")]
-    Answer {
-        /// The method called.
-        method: &'static str,
-        /// What is wrong with it.
-        why: String,
-    },
-}
-
 /// All of it, and since when it may be out of date: from before the first question. The containers come last, so that
 /// what joins meanwhile is among them. Where they are not as many as the cluster counts, both are read once more (S2 of
 /// the scaling rules).
 ///
 /// # Errors
-/// Every [`Unread`]; the two lists that old versions lack are empty then.
+/// Every [`CallError`] of a read; the two lists that old versions lack are empty then.
 pub async fn read<T: Transport>(
     client: &Client<T>,
     clock: &impl Clock,
-) -> Result<(Reads, Timestamp), Unread> {
+) -> Result<(Reads, Timestamp), CallError> {
     let since = clock.now();
     let mut status = get(client, "status").await?;
     let drives = get(client, "disks_list").await?;
@@ -62,35 +46,28 @@ pub async fn read<T: Transport>(
 }
 
 /// The second look, at another backend where there is one (S4 and S19 of the scaling rules).
-pub(super) async fn read_again<T: Transport>(client: &Client<T>) -> Result<Reread, Unread> {
+pub(super) async fn read_again<T: Transport>(client: &Client<T>) -> Result<Reread, CallError> {
     // Only the first has to leave the backend that answered last: the other goes where it went.
-    let status = parse("status", client.read_elsewhere("status", json!({})).await?)?;
+    let status = client.read_elsewhere("status", json!({})).await?;
     Ok(Reread {
         status,
         containers: get(client, "hosts_list").await?,
     })
 }
 
-async fn get<T: Transport, V: DeserializeOwned>(
+async fn get<T: Transport, V: DeserializeOwned + Send>(
     client: &Client<T>,
-    method: &'static str,
-) -> Result<V, Unread> {
-    parse(method, client.read(method, json!({})).await?)
+    method: &str,
+) -> Result<V, CallError> {
+    client.read(method, json!({})).await
 }
 
-async fn get_if_known<T: Transport, V: DeserializeOwned + Default>(
+async fn get_if_known<T: Transport, V: DeserializeOwned + Default + Send>(
     client: &Client<T>,
-    method: &'static str,
-) -> Result<V, Unread> {
+    method: &str,
+) -> Result<V, CallError> {
     match get(client, method).await {
-        Err(Unread::Call(CallError::MethodNotFound { .. })) => Ok(V::default()),
+        Err(CallError::MethodNotFound { .. }) => Ok(V::default()),
         answer => answer,
     }
-}
-
-fn parse<V: DeserializeOwned>(method: &'static str, answer: Value) -> Result<V, Unread> {
-    serde_json::from_value(answer).map_err(|error| Unread::Answer {
-        method,
-        why: error.to_string(),
-    })
 }

@@ -12,7 +12,7 @@ use super::execute::{Executed, execute};
 use super::lease::{self, Learned, RefusedLogin};
 use super::payload::{Fetched, Orders, RunInfo, Scaled, Secrets, Summary, called, transient};
 use super::ports::{Clock, Cloud};
-use super::reads::{Unread, read, read_again};
+use super::reads::{read, read_again};
 use super::seal::{Direction, Parties};
 use crate::cluster::settings::Credentials;
 use crate::weka::client::{self, CallError, Client, Deadlines, Transport};
@@ -274,8 +274,8 @@ fn last_start<C: Cloud, K: Clock>(
     hold.last_start(invocation.deadline).min(since + READS_LAST)
 }
 
-fn is_refused_login(error: &Unread) -> bool {
-    matches!(error, Unread::Call(CallError::LoginRefused { .. }))
+fn is_refused_login(error: &CallError) -> bool {
+    matches!(error, CallError::LoginRefused { .. })
 }
 
 fn texts(findings: &[Finding]) -> Vec<String> {

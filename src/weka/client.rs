@@ -13,6 +13,9 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use rand::Rng;
 use rand::seq::SliceRandom;
 use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -330,8 +333,8 @@ enum Attempt {
 }
 
 /// A JSON-RPC answer.
-enum Answer {
-    Result(Value),
+enum Answer<V> {
+    Result(V),
     Error { code: i64, text: String },
     NoResult,
 }
@@ -388,7 +391,11 @@ impl<T: Transport> Client<T> {
     ///
     /// # Errors
     /// Every kind but [`CallError::Unknown`].
-    pub async fn read(&self, method: &str, params: Value) -> Result<Value, CallError> {
+    pub async fn read<V: DeserializeOwned + Send>(
+        &self,
+        method: &str,
+        params: Value,
+    ) -> Result<V, CallError> {
         self.read_avoiding(None, &mut *self.pool.lock().await, method, &params)
             .await
     }
@@ -397,7 +404,11 @@ impl<T: Transport> Client<T> {
     ///
     /// # Errors
     /// As [`Self::read`].
-    pub async fn read_elsewhere(&self, method: &str, params: Value) -> Result<Value, CallError> {
+    pub async fn read_elsewhere<V: DeserializeOwned + Send>(
+        &self,
+        method: &str,
+        params: Value,
+    ) -> Result<V, CallError> {
         let mut pool = self.pool.lock().await;
         let last = pool.answered.clone();
         self.read_avoiding(last.as_deref(), &mut pool, method, &params)
@@ -443,13 +454,13 @@ impl<T: Transport> Client<T> {
         }
     }
 
-    async fn read_avoiding(
+    async fn read_avoiding<V: DeserializeOwned + Send>(
         &self,
         avoid: Option<&str>,
         pool: &mut Pool,
         method: &str,
         params: &Value,
-    ) -> Result<Value, CallError> {
+    ) -> Result<V, CallError> {
         let body = request(method, params);
         let reads_end = Instant::now() + self.deadlines.reads;
         let end = (*pool.reads_end.get_or_insert(reads_end)).min(self.deadlines.run);
@@ -530,14 +541,14 @@ impl<T: Transport> Client<T> {
 
     /// A read at one backend. A method it lacks is only taken for one its version lacks when it has shown to be in a
     /// cluster: else a machine that left the cluster would pass for an old version with empty lists.
-    async fn read_at(
+    async fn read_at<V: DeserializeOwned + Send>(
         &self,
         pool: &mut Pool,
         address: &str,
         method: &str,
         body: &SecretString,
         until: Instant,
-    ) -> Result<Value, Trouble> {
+    ) -> Result<V, Trouble> {
         let result = self.ask(pool, address, method, body, until).await;
         if !is_method_lacking(&result) {
             return result;
@@ -558,7 +569,7 @@ impl<T: Transport> Client<T> {
         until: Instant,
     ) -> Result<bool, Trouble> {
         let body = request(STATUS, &json!({}));
-        let status = self.ask(pool, address, STATUS, &body, until).await;
+        let status = self.ask::<Value>(pool, address, STATUS, &body, until).await;
         if is_method_lacking(&status) {
             return Ok(false);
         }
@@ -566,14 +577,14 @@ impl<T: Transport> Client<T> {
     }
 
     /// A read at one backend, logged in; once more with a new login where the token is refused.
-    async fn ask(
+    async fn ask<V: DeserializeOwned + Send>(
         &self,
         pool: &mut Pool,
         address: &str,
         method: &str,
         body: &SecretString,
         until: Instant,
-    ) -> Result<Value, Trouble> {
+    ) -> Result<V, Trouble> {
         let mut token = self.token(pool, address, until).await?;
         let mut reply = self.exchange(pool, address, &token, body, until).await?;
         if reply.status == UNAUTHORISED {
@@ -780,21 +791,27 @@ fn request(method: &str, params: &Value) -> SecretString {
         .into()
 }
 
+/// A JSON-RPC answer as it is sent. The result is read once, as what it is: those of a large cluster are long.
+#[derive(Deserialize)]
+struct Envelope<'a> {
+    jsonrpc: Option<Value>,
+    error: Option<Value>,
+    #[serde(borrow)]
+    result: Option<&'a RawValue>,
+}
+
 /// Reads a JSON-RPC answer.
 ///
 /// # Errors
-/// It is none.
-fn answer(body: &str) -> Result<Answer, String> {
-    let Ok(mut body) = serde_json::from_str::<Value>(body) else {
-        return Err("it is not JSON".to_owned());
-    };
-    let Some(answer) = body.as_object_mut() else {
-        return Err("it is not an object".to_owned());
-    };
-    let error = answer.get("error").filter(|error| !error.is_null());
-    if let Some(error) = error {
+/// It is none, or its result is not of the kind.
+fn answer<V: DeserializeOwned>(body: &str) -> Result<Answer<V>, String> {
+    let envelope: Envelope<'_> = serde_json::from_str(body).map_err(|error| {
+        let what = if error.is_data() { "an object" } else { "JSON" };
+        format!("it is not {what}")
+    })?;
+    if let Some(error) = envelope.error {
         let code = error.get("code").and_then(Value::as_i64);
-        let message = error.get("message").or(error.as_str().map(|_| error));
+        let message = error.get("message").or(error.as_str().map(|_| &error));
         let text = match message.and_then(Value::as_str) {
             Some(text) if !text.is_empty() => text.to_owned(),
             _ => error.to_string(),
@@ -804,9 +821,11 @@ fn answer(body: &str) -> Result<Answer, String> {
             text,
         });
     }
-    match answer.remove("result") {
-        Some(result) => Ok(Answer::Result(result)),
-        None if answer.contains_key("jsonrpc") => Ok(Answer::NoResult),
+    match envelope.result {
+        Some(result) => serde_json::from_str(result.get())
+            .map(Answer::Result)
+            .map_err(|error| format!("its result can not be read: {error}")),
+        None if envelope.jsonrpc.is_some() => Ok(Answer::NoResult),
         None => Err("it has neither a result nor an error".to_owned()),
     }
 }
@@ -872,7 +891,7 @@ fn http_status(status: u16) -> String {
     format!("HTTP status {status}")
 }
 
-fn is_method_lacking(result: &Result<Value, Trouble>) -> bool {
+fn is_method_lacking<V>(result: &Result<V, Trouble>) -> bool {
     matches!(result, Err(Trouble::Call(CallError::MethodNotFound { .. })))
 }
 
@@ -1172,7 +1191,10 @@ mod tests {
             "manual_override_list",
         ];
         for method in reads {
-            let result = client.read(method, json!({})).await.expect("an answer");
+            let result = client
+                .read::<Value>(method, json!({}))
+                .await
+                .expect("an answer");
             assert_eq!(result, json!({"from": A, "method": method}));
         }
         client
@@ -1197,7 +1219,10 @@ mod tests {
     async fn three_are_probed_at_once_and_the_first_that_connects_is_asked() {
         let fake = Fake::new(good).dead(A, secs(60)).dead(B, Duration::ZERO);
         let client = over(fake, &[A, B, C, D], in_time());
-        client.read("status", json!({})).await.expect("an answer");
+        client
+            .read::<Value>("status", json!({}))
+            .await
+            .expect("an answer");
         assert_eq!(client.sent(), pairs(&[(C, "status")]));
         assert_eq!(client.log()[0].at, 0, "it waited for one that is silent");
         let probed = client.transport.connects.lock().expect("no panic").clone();
@@ -1210,7 +1235,10 @@ mod tests {
             .into_iter()
             .fold(Fake::new(good), |fake, each| fake.dead(each, secs(60)));
         let client = over(fake, &[A, B, C, D], in_time());
-        client.read("status", json!({})).await.expect("an answer");
+        client
+            .read::<Value>("status", json!({}))
+            .await
+            .expect("an answer");
         let probed = client.transport.connects.lock().expect("no panic").clone();
         let expected = [(0, A), (0, B), (0, C), (1, D)];
         assert_eq!(probed, expected.map(|(at, each)| (at, each.to_owned())));
@@ -1248,7 +1276,10 @@ mod tests {
                 }
             });
             for _ in 0..2 {
-                let result = client.read(method, json!({})).await.expect("an answer");
+                let result = client
+                    .read::<Value>(method, json!({}))
+                    .await
+                    .expect("an answer");
                 assert_eq!(result["from"], B, "case {index}");
             }
             let to_a = client
@@ -1268,7 +1299,7 @@ mod tests {
         });
         for _ in 0..2 {
             let error = client
-                .read("hosts_list", json!({}))
+                .read::<Value>("hosts_list", json!({}))
                 .await
                 .expect_err("a failure");
             assert_eq!(
@@ -1304,8 +1335,8 @@ mod tests {
         for (index, step) in cases.into_iter().enumerate() {
             let client = client(&[A, B, C], move |_| step());
             let errors = [
-                client.read("status", json!({})).await,
-                client.read_elsewhere("status", json!({})).await,
+                client.read::<Value>("status", json!({})).await,
+                client.read_elsewhere::<Value>("status", json!({})).await,
                 client.mutate(REMOVE, json!({})).await,
             ];
             for error in errors.map(|result| result.expect_err("a refusal")) {
@@ -1354,7 +1385,10 @@ mod tests {
                     good(sent)
                 }
             });
-            client.read("status", json!({})).await.expect("an answer");
+            client
+                .read::<Value>("status", json!({}))
+                .await
+                .expect("an answer");
             sleep(secs(280)).await;
             client.mutate(REMOVE, json!({})).await.expect("an answer");
             let methods: Vec<String> = client.log().into_iter().map(|sent| sent.method).collect();
@@ -1369,7 +1403,9 @@ mod tests {
             ("status", 0) => Step::Status(401),
             _ => good(sent),
         });
-        once.read("status", json!({})).await.expect("an answer");
+        once.read::<Value>("status", json!({}))
+            .await
+            .expect("an answer");
         let methods: Vec<String> = once.log().into_iter().map(|sent| sent.method).collect();
         assert_eq!(methods, [LOGIN, "status", LOGIN, "status"]);
         assert_eq!(once.log()[3].token.as_deref(), Some("token-user_login-1"));
@@ -1379,7 +1415,7 @@ mod tests {
             _ => good(sent),
         });
         let error = always
-            .read("status", json!({}))
+            .read::<Value>("status", json!({}))
             .await
             .expect_err("a failure");
         assert_eq!(
@@ -1397,7 +1433,10 @@ mod tests {
             ("status", 2) => Step::Status(503),
             _ => good(sent),
         });
-        let result = client.read("status", json!({})).await.expect("an answer");
+        let result = client
+            .read::<Value>("status", json!({}))
+            .await
+            .expect("an answer");
         assert_eq!(result["from"], A);
         let times: Vec<u64> = client.log().iter().skip(1).map(|sent| sent.at).collect();
         assert_eq!(times, [0, 1, 2, 3]);
@@ -1411,7 +1450,10 @@ mod tests {
                 _ => good(sent),
             }
         });
-        let result = client.read("status", json!({})).await.expect("an answer");
+        let result = client
+            .read::<Value>("status", json!({}))
+            .await
+            .expect("an answer");
         assert_eq!(result["from"], B);
         let times: Vec<u64> = client.log().iter().skip(1).map(|sent| sent.at).collect();
         assert_eq!(times, [0, 1, 2, 3, 4, 4]);
@@ -1438,7 +1480,10 @@ mod tests {
                 }
             });
             client.forget(C).await;
-            let result = client.read("status", json!({})).await.expect("an answer");
+            let result = client
+                .read::<Value>("status", json!({}))
+                .await
+                .expect("an answer");
             assert_eq!(result["from"], leads_to, "{location}");
         }
     }
@@ -1453,12 +1498,15 @@ mod tests {
         let start = Instant::now();
         for _ in 0..2 {
             assert_eq!(
-                client.read("slow", json!({})).await.expect("an answer"),
+                client
+                    .read::<Value>("slow", json!({}))
+                    .await
+                    .expect("an answer"),
                 "late"
             );
         }
         let error = client
-            .read("silent", json!({}))
+            .read::<Value>("silent", json!({}))
             .await
             .expect_err("a failure");
         assert_eq!(start.elapsed(), secs(15));
@@ -1469,7 +1517,10 @@ mod tests {
             )
         );
         let requests = client.log().len();
-        let error = client.read("slow", json!({})).await.expect_err("a failure");
+        let error = client
+            .read::<Value>("slow", json!({}))
+            .await
+            .expect_err("a failure");
         assert!(matches!(error, CallError::OutOfTime { .. }), "{error}");
         assert_eq!(client.log().len(), requests);
     }
@@ -1485,13 +1536,22 @@ mod tests {
             &[A, B],
             deadlines,
         );
-        client.read("status", json!({})).await.expect("an answer");
+        client
+            .read::<Value>("status", json!({}))
+            .await
+            .expect("an answer");
         sleep(secs(30)).await;
-        assert!(client.read("status", json!({})).await.is_err());
+        assert!(client.read::<Value>("status", json!({})).await.is_err());
         client.mutate(REMOVE, json!({})).await.expect("an answer");
-        client.read("slow", json!({})).await.expect("an answer");
-        client.read("slow", json!({})).await.expect("an answer");
-        assert!(client.read("slow", json!({})).await.is_err());
+        client
+            .read::<Value>("slow", json!({}))
+            .await
+            .expect("an answer");
+        client
+            .read::<Value>("slow", json!({}))
+            .await
+            .expect("an answer");
+        assert!(client.read::<Value>("slow", json!({})).await.is_err());
         assert_eq!(Instant::now(), deadlines.run);
     }
 
@@ -1550,7 +1610,10 @@ mod tests {
         ] {
             let deadlines = Deadlines::until(Instant::now() + secs(100));
             let client = over(Fake::new(good), &[A, B], deadlines);
-            client.read("status", json!({})).await.expect("an answer");
+            client
+                .read::<Value>("status", json!({}))
+                .await
+                .expect("an answer");
             sleep(secs(100 - left)).await;
             let result = client.mutate(REMOVE, json!({})).await;
             if let Some(limit) = sent_for {
@@ -1673,8 +1736,14 @@ mod tests {
         let not_found = Err(CallError::MethodNotFound {
             method: "manual_override_list".to_owned(),
         });
-        assert_eq!(old.read("manual_override_list", json!({})).await, not_found);
-        assert_eq!(old.read("manual_override_list", json!({})).await, not_found);
+        assert_eq!(
+            old.read::<Value>("manual_override_list", json!({})).await,
+            not_found
+        );
+        assert_eq!(
+            old.read::<Value>("manual_override_list", json!({})).await,
+            not_found
+        );
         assert_eq!(
             old.sent(),
             pairs(&[
@@ -1691,7 +1760,7 @@ mod tests {
             }
         });
         let result = alone
-            .read("manual_override_list", json!({}))
+            .read::<Value>("manual_override_list", json!({}))
             .await
             .expect("an answer");
         assert_eq!(result["from"], B);
@@ -1705,18 +1774,18 @@ mod tests {
             _ => good(sent),
         });
         client
-            .read("hosts_list", json!({}))
+            .read::<Value>("hosts_list", json!({}))
             .await
             .expect("an answer");
         for other in [B, A] {
             let result = client
-                .read_elsewhere("hosts_list", json!({}))
+                .read_elsewhere::<Value>("hosts_list", json!({}))
                 .await
                 .expect("an answer");
             assert_eq!(result["from"], other);
         }
         let result = client
-            .read_elsewhere("hosts_list", json!({}))
+            .read_elsewhere::<Value>("hosts_list", json!({}))
             .await
             .expect("an answer");
         assert_eq!(result["from"], A, "the only one left");
@@ -1726,13 +1795,19 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_forgotten_backend_is_asked_no_more() {
         let client = client(&[A, B], good);
-        client.read("status", json!({})).await.expect("an answer");
+        client
+            .read::<Value>("status", json!({}))
+            .await
+            .expect("an answer");
         client.forget(A).await;
-        let result = client.read("status", json!({})).await.expect("an answer");
+        let result = client
+            .read::<Value>("status", json!({}))
+            .await
+            .expect("an answer");
         assert_eq!(result["from"], B);
         client.forget(B).await;
         let error = client
-            .read("status", json!({}))
+            .read::<Value>("status", json!({}))
             .await
             .expect_err("a failure");
         assert_eq!(
@@ -1756,7 +1831,7 @@ mod tests {
                 _ => Step::Text(body.to_owned()),
             });
             let error = client
-                .read("hosts_list", json!({}))
+                .read::<Value>("hosts_list", json!({}))
                 .await
                 .expect_err("a failure");
             assert!(
@@ -1778,7 +1853,7 @@ mod tests {
         });
         for error in [
             client
-                .read("status", json!({}))
+                .read::<Value>("status", json!({}))
                 .await
                 .expect_err("a failure"),
             client
@@ -1815,12 +1890,12 @@ mod tests {
                 r#"{"code":1,"message":""}"#,
             ),
         ] {
-            match answer(body) {
+            match answer::<Value>(body) {
                 Ok(Answer::Error { code: c, text: t }) => assert_eq!((c, t.as_str()), (code, text)),
                 _ => panic!("{body}"),
             }
         }
-        let no_error = answer(r#"{"error":null,"result":[1]}"#);
+        let no_error = answer::<Value>(r#"{"error":null,"result":[1]}"#);
         assert!(matches!(no_error, Ok(Answer::Result(result)) if result == json!([1])));
     }
 
@@ -1828,8 +1903,8 @@ mod tests {
     async fn calls_at_the_same_time_share_a_login() {
         let client = client(&[A, B, C], good);
         let (one, two) = tokio::join!(
-            client.read("status", json!({})),
-            client.read("hosts_list", json!({}))
+            client.read::<Value>("status", json!({})),
+            client.read::<Value>("hosts_list", json!({}))
         );
         assert!(one.is_ok() && two.is_ok());
         assert_eq!(client.calls(), 3);

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
-use serde_json::{Value, json};
+use serde_json::json;
 use wekactl::weka::scaling::{Ec2State, Group, Instance, Observation, Settings, decide};
 use wekactl::weka::types::Reads;
 
@@ -92,13 +92,12 @@ fn decision() -> Duration {
         suspended: Vec::new(),
         instances: instances.collect(),
     };
-    let parse = |text: &str| -> Value { serde_json::from_str(text).expect("JSON") };
     let began = Instant::now();
     let reads = Reads {
-        status: serde_json::from_value(parse(&status)).expect("a status"),
-        containers: serde_json::from_value(parse(&containers)).expect("containers"),
-        drives: serde_json::from_value(parse(&drives)).expect("drives"),
-        processes: serde_json::from_value(parse(&processes)).expect("processes"),
+        status: serde_json::from_str(&status).expect("a status"),
+        containers: serde_json::from_str(&containers).expect("containers"),
+        drives: serde_json::from_str(&drives).expect("drives"),
+        processes: serde_json::from_str(&processes).expect("processes"),
         interface_groups: Vec::new(),
         overrides: std::collections::BTreeMap::new(),
     };
