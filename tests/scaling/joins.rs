@@ -149,11 +149,7 @@ fn only_a_new_member_gets_script_and_credentials() {
 
 #[test]
 fn many_join_at_once() {
-    let most = if std::env::var_os("WEKACTL_ALL").is_some() {
-        60
-    } else {
-        16
-    };
+    let most = 60;
     let cluster = Cluster::start(6);
     cluster.minute();
     let maximum = json!({"AutoScalingGroupName": "wekactl-prod-Backends", "MaxSize": 100});

@@ -1,10 +1,10 @@
-//! One run at a time, whatever becomes of its functions; and nothing secret in what it leaves.
+//! One run at a time, whatever becomes of its functions; and what a run costs and shows.
 
 use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::support::PASSWORD;
 use crate::support::cluster::Cluster;
 
 fn fault(cluster: &Cluster, rule: &Value) {
@@ -33,11 +33,16 @@ fn a_function_that_dies_anywhere_costs_a_minute_and_no_more() {
             &cluster,
             &json!({"operation": operation, "caller": caller, "action": action}),
         );
-        for _ in 0..4 {
+        let fired = || cluster.sandbox.get("faults")[0]["fired"] == 1;
+        for _ in 0..20 {
             cluster.minute();
             // What the dead one held expires by itself.
-            expire_lease(&cluster);
+            cluster.expire_lease();
+            if fired() {
+                break;
+            }
         }
+        assert!(fired(), "terminate never calls {operation} ({action})");
         cluster.sandbox.fault(&[]);
     }
     cluster.until("six", 60, |cluster, minute| {
@@ -50,112 +55,58 @@ fn a_function_that_dies_anywhere_costs_a_minute_and_no_more() {
     }
 }
 
-/// Lets a lease that nobody releases run out: the table's own times do not move with the others.
-fn expire_lease(cluster: &Cluster) {
-    cluster.sandbox.aws(
-        "dynamodb",
-        "update_item",
-        &json!({
-            "TableName": "wekactl-prod",
-            "Key": {"Key": {"S": "cluster-lease"}},
-            "UpdateExpression": "SET Expires = :past",
-            "ExpressionAttributeValues": {":past": {"N": "1"}},
-        }),
-    );
-}
-
 #[test]
 fn a_second_run_does_nothing_while_the_first_goes_on() {
     let cluster = Cluster::start(7);
     cluster.minute();
+    cluster.resize(6);
     cluster.minute();
-    // The first one's terminate waits, and the second begins.
+    cluster.weka.with(|weka| weka.behaviour.drain_rate = 1_000);
+    cluster.until("one is drained", 20, |cluster, minute| {
+        minute.status == "SUCCEEDED" && cluster.draining().len() == 1
+    });
+    // The first run's terminate is about to end it, and the second begins.
+    cluster.pass(1);
     fault(
         &cluster,
         &json!({"operation": "DescribeAutoScalingGroups", "caller": "^lambda:.*-terminate-", "action": "hold"}),
     );
-    cluster.sandbox.post("tick", &json!({"wait": false}));
-    cluster.until_invoked("terminate", 1);
-    let second = cluster
-        .sandbox
-        .post("tick", &json!({"wait": true, "timeout": 30}));
-    let output = &second[0]["output"];
-    assert_eq!(output["LeaseLost"], true, "{second}");
-    assert_eq!(output["TransientErrors"], Value::Null);
+    let first = cluster.sandbox.post("tick", &json!({"wait": false}));
+    let first = json!({"executionArn": first[0]["execution"]});
+    wait_for("terminate", || {
+        cluster.sandbox.get("faults")[0]["fired"] == 1
+    });
+    cluster.forget_calls();
+    let second = cluster.run();
+    assert_eq!(second.status, "SUCCEEDED", "{second:?}");
+    assert_eq!(second.output["LeaseLost"], true, "{second:?}");
+    assert_eq!(second.output["TransientErrors"], Value::Null);
+    assert_eq!(cluster.changes(), [""; 0]);
+    assert_eq!(cluster.members().len(), 7);
     cluster.sandbox.fault(&[]);
-    cluster.until("a green run", 3, |_, minute| {
-        minute.status == "SUCCEEDED" && minute.output["LeaseLost"] == false
+    wait_for("the first run's end", || {
+        let found = cluster
+            .sandbox
+            .aws("stepfunctions", "describe_execution", &first);
+        found["status"] == "SUCCEEDED"
+    });
+    let changes = cluster.changes();
+    let ended = changes
+        .iter()
+        .filter(|call| call.contains("TerminateInstances"));
+    assert_eq!(ended.count(), 1, "{changes:?}");
+    cluster.until("six", 5, |cluster, minute| {
+        minute.status == "SUCCEEDED" && minute.output["LeaseLost"] == false && cluster.is_at_rest(6)
     });
 }
 
-#[test]
-fn no_secret_is_in_what_a_run_leaves() {
-    let cluster = Cluster::start(6);
-    cluster.minute();
-    cluster.resize(7);
-    cluster.until("seven", 5, |cluster, _| cluster.is_at_rest(7));
-
-    let function = json!({"FunctionName": "wekactl-prod-fetch-Backends"});
-    let configuration = cluster
-        .sandbox
-        .aws("lambda", "get_function_configuration", &function);
-    let seal = configuration["Environment"]["Variables"]["SEAL_KEY"]
-        .as_str()
-        .expect("a key");
-    let secrets = [PASSWORD, seal.split_once(':').expect("an id and a key").1];
-    let mut texts: Vec<String> = Vec::new();
-    let invocations = cluster.sandbox.get("invocations");
-    for run in invocations.as_array().expect("a list") {
-        // Join's answer to the new machine is how the credentials get there, and goes to nobody else.
-        let is_join = run["function"]
-            .as_str()
-            .is_some_and(|name| name.contains("-join-"));
-        let parts: &[&str] = if is_join {
-            &["log"]
-        } else {
-            &["event", "payload", "log"]
-        };
-        texts.extend(parts.iter().map(|part| run[*part].to_string()));
+#[track_caller]
+fn wait_for(what: &str, is_so: impl Fn() -> bool) {
+    let until = Instant::now() + Duration::from_secs(30);
+    while !is_so() {
+        assert!(Instant::now() < until, "never: {what}");
+        std::thread::sleep(Duration::from_millis(5));
     }
-    texts.extend(
-        cluster
-            .sandbox
-            .get("boots")
-            .as_array()
-            .expect("a list")
-            .iter()
-            .map(Value::to_string),
-    );
-    let minute = cluster.minute();
-    assert_eq!(minute.status, "SUCCEEDED", "{minute:?}");
-    let history = json!({"executionArn": minute.execution, "includeExecutionData": true});
-    texts.push(
-        cluster
-            .sandbox
-            .aws("stepfunctions", "get_execution_history", &history)
-            .to_string(),
-    );
-    assert!(texts.len() > 10);
-    for text in texts {
-        for secret in secrets {
-            assert!(!text.contains(secret), "{text}");
-        }
-    }
-
-    // What a person sees in the console: what was decided, and that it is fine.
-    assert_eq!(minute.output["DesiredCapacity"], 7);
-    assert_eq!(minute.output["Classes"], json!({"Healthy": 7}));
-    let seen: BTreeSet<&str> = minute
-        .output
-        .as_object()
-        .expect("an object")
-        .keys()
-        .map(String::as_str)
-        .collect();
-    assert!(
-        seen.contains("TransientErrors") && seen.contains("Verdicts"),
-        "{seen:?}"
-    );
 }
 
 #[test]
@@ -170,6 +121,30 @@ fn an_idle_run_asks_weka_little_and_changes_nothing() {
     assert_eq!(cluster.changes(), [""; 0]);
     let requests: usize = cluster.weka.with(|weka| weka.api.counts.values().sum());
     assert!(requests <= 20, "{requests}");
+
+    // What a person sees in the console: what was decided, and that it is fine.
+    assert_eq!(minute.output["DesiredCapacity"], 6);
+    assert_eq!(minute.output["Classes"], json!({"Healthy": 6}));
+    let seen: BTreeSet<&str> = minute
+        .output
+        .as_object()
+        .expect("an object")
+        .keys()
+        .map(String::as_str)
+        .collect();
+    assert!(
+        seen.contains("TransientErrors") && seen.contains("Verdicts"),
+        "{seen:?}"
+    );
+
+    // One backend that is dead costs a look elsewhere, and no more.
+    let dead = cluster.backends()[0].clone();
+    cluster.weka.with(|weka| weka.kill(&dead));
+    for _ in 0..3 {
+        let minute = cluster.minute();
+        assert_eq!(minute.status, "SUCCEEDED", "{minute:?}");
+    }
+    assert_eq!(cluster.changes(), [""; 0]);
 }
 
 #[test]
