@@ -1,6 +1,7 @@
 //! What a user relies on, one file a promise.
 
 mod again;
+mod any_json;
 mod as_before;
 mod bad_input;
 mod complete;

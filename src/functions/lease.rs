@@ -38,7 +38,11 @@ impl Hold {
 
     /// When the last change may begin, in a function that is ended at `deadline`.
     pub(super) fn last_start(&self, deadline: Timestamp) -> Timestamp {
-        (self.expires - LEASE_MARGIN).min(deadline - DEADLINE_MARGIN)
+        // What another function hands over may be any time there is, the first one too.
+        let of_lease = self.expires.checked_sub(LEASE_MARGIN);
+        of_lease
+            .unwrap_or(Timestamp::MIN)
+            .min(deadline - DEADLINE_MARGIN)
     }
 }
 
@@ -119,6 +123,16 @@ mod tests {
         ] {
             assert_eq!(hold.last_start(at(deadline)), at(last));
         }
+    }
+
+    #[test]
+    fn nothing_begins_in_a_lease_that_ends_before_all_time() {
+        let hold = Hold {
+            execution: "run".to_owned(),
+            expires: Timestamp::MIN,
+        };
+        let deadline = at("2026-01-01T00:00:30Z");
+        assert_eq!(hold.last_start(deadline), Timestamp::MIN);
     }
 
     #[test]

@@ -36,6 +36,7 @@ pub use join::join;
 pub use observe::observe;
 pub use scale::scale;
 pub use terminate::terminate;
+pub use transient::transient;
 
 use crate::aws::Aws;
 use crate::cluster::names::{Cluster, FunctionKind};
@@ -149,7 +150,7 @@ fn execution(input: &Value) -> Option<String> {
 async fn handle(function: &Function, event: LambdaEvent<Value>) -> Result<Value, Diagnostic> {
     let input = event.payload;
     let answer = match function {
-        Function::Transient => return Err(transient::handle(&input)),
+        Function::Transient => return Err(transient(&input)),
         Function::Join(cloud) => {
             let response = join(cloud, &SystemClock, &cloud.cluster.name, input);
             let response = Box::pin(response).await;

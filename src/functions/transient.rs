@@ -4,7 +4,7 @@ use lambda_runtime::Diagnostic;
 use serde_json::Value;
 
 /// The failure that carries the run's transient errors into the execution's history.
-pub(super) fn handle(input: &Value) -> Diagnostic {
+pub fn transient(input: &Value) -> Diagnostic {
     let errors = input
         .get("TransientErrors")
         .and_then(Value::as_array)
@@ -36,7 +36,8 @@ mod tests {
 
     #[test]
     fn says_every_error() {
-        let failure = handle(&json!({"TransientErrors": ["IO is stopped", "one backend is down"]}));
+        let failure =
+            transient(&json!({"TransientErrors": ["IO is stopped", "one backend is down"]}));
         assert_eq!(
             failure.error_message,
             "2 transient errors: IO is stopped; one backend is down"
@@ -51,7 +52,7 @@ mod tests {
             json!({"TransientErrors": 3}),
             json!({"TransientErrors": [1]}),
         ] {
-            assert_eq!(handle(&input).error_type, "TransientErrors");
+            assert_eq!(transient(&input).error_type, "TransientErrors");
         }
     }
 }
