@@ -309,23 +309,43 @@ impl VolumeInfo {
 /// # Errors
 /// AWS's failures; items that can not be read, by what is wrong in them.
 pub async fn read(aws: &Aws, cluster: &Cluster) -> Result<Stored> {
-    let table = cluster.base();
-    let (settings, credentials) = tokio::try_join!(
-        get(aws, &table, SETTINGS_KEY),
-        get(aws, &table, CREDENTIALS_KEY)
-    )?;
-    let raw = settings.unwrap_or_default();
-    let settings = if raw.is_empty() {
-        None
-    } else {
-        let parsed = serde_dynamo::from_item(raw.clone());
-        Some(parsed.with_context(|| format!("reading the item {SETTINGS_KEY} of table {table}"))?)
-    };
+    let ((settings, raw), credentials) =
+        tokio::try_join!(read_settings(aws, cluster), read_credentials(aws, cluster))?;
     Ok(Stored {
         settings,
         raw,
-        credentials: credentials.as_ref().and_then(decode_credentials),
+        credentials,
     })
+}
+
+/// Reads the settings alone, parsed and as they are.
+async fn read_settings(aws: &Aws, cluster: &Cluster) -> Result<(Option<Settings>, Item)> {
+    let table = cluster.base();
+    let Some(raw) = get(aws, &table, SETTINGS_KEY).await? else {
+        return Ok((None, Item::new()));
+    };
+    let parsed = serde_dynamo::from_item(raw.clone());
+    let settings =
+        parsed.with_context(|| format!("reading the item {SETTINGS_KEY} of table {table}"))?;
+    Ok((Some(settings), raw))
+}
+
+/// Reads what Weka gets of each backend; `None` where nothing says so.
+///
+/// # Errors
+/// As [`read`].
+pub async fn read_cores(aws: &Aws, cluster: &Cluster) -> Result<Option<Cores>> {
+    let (settings, _) = read_settings(aws, cluster).await?;
+    Ok(settings.and_then(|settings| settings.cores))
+}
+
+/// Reads the credentials alone.
+///
+/// # Errors
+/// As [`read`].
+pub async fn read_credentials(aws: &Aws, cluster: &Cluster) -> Result<Option<Credentials>> {
+    let item = get(aws, &cluster.base(), CREDENTIALS_KEY).await?;
+    Ok(item.as_ref().and_then(decode_credentials))
 }
 
 /// Stores the settings, if they differ from what is there, and says so.

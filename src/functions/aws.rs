@@ -23,6 +23,8 @@ use crate::weka::scaling::{Ec2State, Group, Instance};
 /// Another has the lease.
 const NOT_OURS: &[&str] = &["ConditionalCheckFailedException"];
 
+const READING_THE_TABLE: &str = "reading the cluster's table";
+
 /// The machine's clock.
 pub(super) struct SystemClock;
 
@@ -53,7 +55,8 @@ impl Cloud for AwsCloud {
     }
 
     async fn credentials(&self) -> Result<Option<Credentials>, CloudError> {
-        Ok(self.stored().await?.credentials)
+        let read = settings::read_credentials(&self.aws, &self.cluster).await;
+        read.map_err(|error| failed(READING_THE_TABLE, &error))
     }
 
     async fn take_lease(&self, hold: &Hold, now: Timestamp) -> Result<Option<Lease>, CloudError> {
@@ -195,17 +198,12 @@ impl Cloud for AwsCloud {
     }
 
     async fn cores(&self) -> Result<Option<Cores>, CloudError> {
-        let settings = self.stored().await?.settings;
-        Ok(settings.and_then(|settings| settings.cores))
+        let read = settings::read_cores(&self.aws, &self.cluster).await;
+        read.map_err(|error| failed(READING_THE_TABLE, &error))
     }
 }
 
 impl AwsCloud {
-    async fn stored(&self) -> Result<settings::Stored, CloudError> {
-        let stored = settings::read(&self.aws, &self.cluster).await;
-        stored.map_err(|error| failed("reading the cluster's table", &error))
-    }
-
     async fn read_group(&self) -> Result<Group> {
         let answer = self
             .aws

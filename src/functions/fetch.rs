@@ -3,7 +3,7 @@
 use super::lease::{Hold, Lease};
 use super::payload::{Fetched, RunInfo, Secrets, Start, transient};
 use super::ports::{Clock, Cloud};
-use super::seal::{Direction, Parties};
+use super::seal::Direction;
 use super::{Invocation, lease};
 use crate::cluster::settings::Credentials;
 use crate::weka::scaling::{Ec2State, Group};
@@ -60,13 +60,9 @@ fn fetched<C: Cloud, K: Clock>(
     match usable(credentials, &lease, invocation.clock.now()) {
         Ok(_) if setup.use_dynamodb_endpoint => {}
         Ok(credentials) => {
-            let parties = Parties {
-                cluster: &setup.cluster,
-                execution: &fetched.run.execution,
-                direction: Direction::FetchToScale,
-            };
-            let now = invocation.clock.now();
-            let sealed = setup.keys.seal(parties, now, &Secrets::of(&credentials))?;
+            let secrets = Secrets::of(&credentials);
+            let execution = &fetched.run.execution;
+            let sealed = invocation.seal(Direction::FetchToScale, execution, &secrets)?;
             fetched.sealed = Some(sealed);
         }
         Err(why) => {

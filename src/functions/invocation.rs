@@ -1,8 +1,11 @@
 //! What the functions' own code works with.
 
 use jiff::Timestamp;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
-use super::seal::SealKeys;
+use super::ports::Clock;
+use super::seal::{Direction, Parties, SealError, SealKeys, Sealed};
 use crate::weka::scaling::Settings;
 
 /// What a function of a run knows of its cluster.
@@ -29,4 +32,42 @@ pub struct Invocation<'a, C, K> {
     pub clock: &'a K,
     /// When it is ended, whatever it does then.
     pub deadline: Timestamp,
+}
+
+impl<C, K: Clock> Invocation<'_, C, K> {
+    /// Seals a value for the next function of the same execution (S16 of the scaling rules).
+    ///
+    /// # Errors
+    /// A value that is no JSON.
+    pub(super) fn seal(
+        &self,
+        direction: Direction,
+        execution: &str,
+        value: &impl Serialize,
+    ) -> anyhow::Result<Sealed> {
+        let parties = self.parties(direction, execution);
+        self.setup.keys.seal(parties, self.clock.now(), value)
+    }
+
+    /// Opens what the function before has sealed in the same execution.
+    ///
+    /// # Errors
+    /// Every [`SealError`].
+    pub(super) fn open<T: DeserializeOwned>(
+        &self,
+        direction: Direction,
+        execution: &str,
+        sealed: &Sealed,
+    ) -> Result<T, SealError> {
+        let parties = self.parties(direction, execution);
+        self.setup.keys.open(parties, self.clock.now(), sealed)
+    }
+
+    fn parties<'a>(&'a self, direction: Direction, execution: &'a str) -> Parties<'a> {
+        Parties {
+            cluster: &self.setup.cluster,
+            execution,
+            direction,
+        }
+    }
 }

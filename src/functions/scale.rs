@@ -13,7 +13,7 @@ use super::lease::{self, Learned, RefusedLogin};
 use super::payload::{Fetched, Orders, RunInfo, Scaled, Secrets, Summary, called, transient};
 use super::ports::{Clock, Cloud};
 use super::reads::{read, read_again};
-use super::seal::{Direction, Parties};
+use super::seal::Direction;
 use crate::cluster::settings::Credentials;
 use crate::weka::client::{self, CallError, Client, Deadlines, Transport};
 use crate::weka::scaling::{
@@ -48,11 +48,11 @@ pub async fn scale<C: Cloud, K: Clock, T: Transport>(
     }
     let run = fetched.run.clone();
     if let Some(why) = run.gate.clone() {
-        return closed(invocation, run, why, None);
+        return closed(invocation, run, why);
     }
     let credentials = match credentials(invocation, &fetched).await {
         Ok(credentials) => credentials,
-        Err(why) => return closed(invocation, run, why, None),
+        Err(why) => return closed(invocation, run, why),
     };
     let fingerprint = lease::fingerprint(&credentials);
     let client = connect(invocation, transport, rng, &fetched, credentials);
@@ -83,7 +83,6 @@ fn closed<C: Cloud, K: Clock>(
     invocation: &Invocation<'_, C, K>,
     run: RunInfo,
     why: String,
-    refused_login: Option<RefusedLogin>,
 ) -> anyhow::Result<Scaled> {
     tracing::warn!(gate = why, "nothing is changed");
     let orders = Orders {
@@ -91,8 +90,7 @@ fn closed<C: Cloud, K: Clock>(
         order: Order::default(),
         learned: Learned {
             previous_desired: Some(run.desired_capacity),
-            refused_login,
-            guid: None,
+            ..Learned::default()
         },
     };
     let scaled = Scaled::new(RunInfo {
@@ -111,13 +109,8 @@ fn seal<C: Cloud, K: Clock>(
     mut scaled: Scaled,
     orders: &Orders,
 ) -> anyhow::Result<Scaled> {
-    let setup = invocation.setup;
-    let parties = Parties {
-        cluster: &setup.cluster,
-        execution: &scaled.run.execution,
-        direction: Direction::ScaleToTerminate,
-    };
-    scaled.sealed = Some(setup.keys.seal(parties, invocation.clock.now(), orders)?);
+    let execution = &scaled.run.execution;
+    scaled.sealed = Some(invocation.seal(Direction::ScaleToTerminate, execution, orders)?);
     Ok(scaled)
 }
 
@@ -126,8 +119,7 @@ async fn credentials<C: Cloud, K: Clock>(
     invocation: &Invocation<'_, C, K>,
     fetched: &Fetched,
 ) -> Result<Credentials, String> {
-    let setup = invocation.setup;
-    if setup.use_dynamodb_endpoint {
+    if invocation.setup.use_dynamodb_endpoint {
         let stored = invocation.cloud.credentials().await;
         return stored
             .map_err(|error| error.to_string())?
@@ -138,14 +130,8 @@ async fn credentials<C: Cloud, K: Clock>(
         .sealed
         .as_ref()
         .ok_or("fetch has handed over no credentials")?;
-    let parties = Parties {
-        cluster: &setup.cluster,
-        execution: &fetched.run.execution,
-        direction: Direction::FetchToScale,
-    };
-    setup
-        .keys
-        .open(parties, invocation.clock.now(), sealed)
+    invocation
+        .open(Direction::FetchToScale, &fetched.run.execution, sealed)
         .map(Secrets::credentials)
         .map_err(|error| format!("the credentials from fetch: {error} (S16)"))
 }
@@ -287,6 +273,7 @@ mod tests {
     use serde_json::json;
 
     use super::super::fakes::{Answer, EXECUTION, PASSWORD, World, address, drained, id};
+    use super::super::seal::Parties;
     use super::*;
 
     fn orders(world: &World, scaled: &Scaled) -> Orders {

@@ -8,7 +8,7 @@ use super::Invocation;
 use super::lease::Hold;
 use super::payload::{Done, Orders, RunInfo, Scaled, Terminated, VERSION, transient};
 use super::ports::{Clock, Cloud, CloudError};
-use super::seal::{Direction, Parties};
+use super::seal::Direction;
 use crate::weka::scaling::{AwsCalls, Order, authorise};
 
 /// Members whose protection from scale-in is changed in one call. Source: the Auto Scaling API reference.
@@ -82,15 +82,8 @@ fn open<C: Cloud, K: Clock>(
     scaled: &Scaled,
 ) -> Result<Orders, String> {
     let sealed = scaled.sealed.as_ref().ok_or("scale has ordered nothing")?;
-    let setup = invocation.setup;
-    let parties = Parties {
-        cluster: &setup.cluster,
-        execution: &scaled.run.execution,
-        direction: Direction::ScaleToTerminate,
-    };
-    setup
-        .keys
-        .open(parties, invocation.clock.now(), sealed)
+    invocation
+        .open(Direction::ScaleToTerminate, &scaled.run.execution, sealed)
         .map_err(|error| format!("the order from scale: {error} (S16)"))
 }
 
@@ -313,6 +306,7 @@ fn list(ids: &[String]) -> String {
 mod tests {
     use super::super::fakes::{EXECUTION, World, id};
     use super::super::lease::{Learned, Lease};
+    use super::super::seal::Parties;
     use super::*;
     use crate::weka::scaling::{Ec2State, Kill, Reason};
 

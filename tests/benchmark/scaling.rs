@@ -208,8 +208,14 @@ fn start() -> (Duration, u64) {
         .spawn()
         .expect("the executable runs");
     let event = json!({"TransientErrors": ["IO is stopped"]}).to_string();
+    listener.set_nonblocking(true).expect("a socket");
     loop {
-        let (mut stream, _) = listener.accept().expect("it connects");
+        let Ok((mut stream, _)) = listener.accept() else {
+            let ended = function.try_wait().expect("it is our child");
+            assert!(ended.is_none(), "it ended without an answer: {ended:?}");
+            continue;
+        };
+        stream.set_nonblocking(false).expect("a socket");
         if serve(&mut stream, &event) {
             break;
         }

@@ -244,7 +244,7 @@ impl Session {
     ) -> Result<T, CloudError> {
         tokio::time::sleep(std::time::Duration::from_millis(60)).await;
         self.death.before().await;
-        let trouble = self.world().trouble(name);
+        let trouble = self.world().trouble();
         if let Some(Trouble::Refused) = trouble {
             return Err(failure(name, true));
         }

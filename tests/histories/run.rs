@@ -155,13 +155,7 @@ async fn states(
         execution: execution.clone(),
     };
     let fetched = state("fetch", FETCH, async move {
-        let deadline = watch.now() + SignedDuration::from_secs(FETCH.0 as i64);
-        let invocation = Invocation {
-            setup: &own,
-            cloud: &cloud,
-            clock: &watch,
-            deadline,
-        };
+        let invocation = invocation(&own, &cloud, &watch, FETCH);
         fetch(&invocation, &start).await
     })
     .await?;
@@ -187,13 +181,7 @@ async fn states(
         Arc::clone(&setup),
     );
     let scaled = state("scale", SCALE, async move {
-        let deadline = watch.now() + SignedDuration::from_secs(SCALE.0 as i64);
-        let invocation = Invocation {
-            setup: &own,
-            cloud: &cloud,
-            clock: &watch,
-            deadline,
-        };
+        let invocation = invocation(&own, &cloud, &watch, SCALE);
         scale(
             &invocation,
             wire,
@@ -207,13 +195,7 @@ async fn states(
 
     let (cloud, watch, own) = (session(death(2)), Watch(Arc::clone(&world)), setup);
     let terminated = state("terminate", TERMINATE, async move {
-        let deadline = watch.now() + SignedDuration::from_secs(TERMINATE.0 as i64);
-        let invocation = Invocation {
-            setup: &own,
-            cloud: &cloud,
-            clock: &watch,
-            deadline,
-        };
+        let invocation = invocation(&own, &cloud, &watch, TERMINATE);
         terminate(&invocation, scaled).await
     })
     .await?;
@@ -223,6 +205,20 @@ async fn states(
         None if run.lease_lost => Ended::LeaseLost,
         None => Ended::Well,
     })
+}
+
+fn invocation<'a>(
+    setup: &'a Setup,
+    cloud: &'a Session,
+    clock: &'a Watch,
+    (function, _): (u64, u64),
+) -> Invocation<'a, Session, Watch> {
+    Invocation {
+        setup,
+        cloud,
+        clock,
+        deadline: clock.now() + SignedDuration::from_secs(function as i64),
+    }
 }
 
 fn document<T: serde::de::DeserializeOwned>(value: Value) -> T {

@@ -125,7 +125,7 @@ impl World {
     }
 
     /// The trouble that this call to AWS has.
-    pub(crate) fn trouble(&mut self, _name: &str) -> Option<Trouble> {
+    pub(crate) fn trouble(&mut self) -> Option<Trouble> {
         self.aws_calls += 1;
         self.troubles.remove(&self.aws_calls)
     }

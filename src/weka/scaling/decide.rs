@@ -55,14 +55,7 @@ pub fn decide(observation: &Observation, settings: &Settings) -> Decision {
 
 /// Members that have a container at work: those that have been backends from then on.
 pub fn active_members(observation: &Observation) -> Vec<String> {
-    let Ok(machines) = observation
-        .weka
-        .as_ref()
-        .map_err(|_| ())
-        .and_then(|reads| machines(reads, &observation.group).map_err(|_| ()))
-    else {
-        return Vec::new();
-    };
+    let machines = known_machines(observation);
     let is_active = |machine: &&Machine<'_>| {
         let mut parts = machine.parts.iter();
         parts.any(|part| part.container.state == State::Active)
@@ -85,20 +78,12 @@ fn closed(observation: &Observation, gate: Gate, mut verdicts: Vec<Verdict>) -> 
 
 /// Every machine that can be told apart, and every instance without one, where nothing more is known of them.
 fn unread(observation: &Observation, rule: Rule) -> Vec<Verdict> {
-    let machines = observation
-        .reads()
-        .map(|reads| machines(reads, &observation.group));
-    let machines = machines.and_then(Result::ok).unwrap_or_default();
+    let machines = known_machines(observation);
     let mut verdicts: Vec<Verdict> = machines
         .iter()
-        .map(|machine| Verdict {
-            key: machine.key.clone(),
-            instance: machine.instance.map(|instance| instance.id.clone()),
-            containers: machine.ids(),
-            class: machine.instance.map_or(Class::Leftover, |_| Class::Held),
-            action: Action::Leave,
-            rule,
-            detail: BEHIND_A_GATE.to_owned(),
+        .map(|machine| {
+            let class = machine.instance.map_or(Class::Leftover, |_| Class::Held);
+            of_machine(machine, class, Action::Leave, rule, BEHIND_A_GATE)
         })
         .collect();
     let known: BTreeSet<String> = verdicts
@@ -111,15 +96,51 @@ fn unread(observation: &Observation, rule: Rule) -> Vec<Verdict> {
     verdicts
 }
 
+/// The machines, as far as they can be told apart.
+fn known_machines(observation: &Observation) -> Vec<Machine<'_>> {
+    let machines = observation
+        .reads()
+        .map(|reads| machines(reads, &observation.group));
+    machines.and_then(Result::ok).unwrap_or_default()
+}
+
 fn held(instance: &Instance, rule: Rule) -> Verdict {
+    of_instance(instance, Class::Held, Action::Leave, rule, BEHIND_A_GATE)
+}
+
+fn of_machine(
+    machine: &Machine<'_>,
+    class: Class,
+    action: Action,
+    rule: Rule,
+    detail: impl Into<String>,
+) -> Verdict {
+    Verdict {
+        key: machine.key.clone(),
+        instance: machine.instance.map(|instance| instance.id.clone()),
+        containers: machine.ids(),
+        class,
+        action,
+        rule,
+        detail: detail.into(),
+    }
+}
+
+fn of_instance(
+    instance: &Instance,
+    class: Class,
+    action: Action,
+    rule: Rule,
+    detail: impl Into<String>,
+) -> Verdict {
     Verdict {
         key: instance.id.clone(),
         instance: Some(instance.id.clone()),
         containers: Vec::new(),
-        class: Class::Held,
-        action: Action::Leave,
+        class,
+        action,
         rule,
-        detail: BEHIND_A_GATE.to_owned(),
+        detail: detail.into(),
     }
 }
 
@@ -216,16 +237,8 @@ impl<'a> Plan<'a> {
     }
 
     fn judge(&mut self, index: usize, action: Action, rule: Rule, detail: impl Into<String>) {
-        let machine = self.machine(index);
-        let verdict = Verdict {
-            key: machine.key.clone(),
-            instance: machine.instance.map(|instance| instance.id.clone()),
-            containers: machine.ids(),
-            class: self.shown_class(index),
-            action,
-            rule,
-            detail: detail.into(),
-        };
+        let class = self.shown_class(index);
+        let verdict = of_machine(self.machine(index), class, action, rule, detail);
         self.verdicts.insert(verdict.key.clone(), verdict);
     }
 
@@ -237,15 +250,7 @@ impl<'a> Plan<'a> {
         rule: Rule,
         detail: impl Into<String>,
     ) {
-        let verdict = Verdict {
-            key: instance.id.clone(),
-            instance: Some(instance.id.clone()),
-            containers: Vec::new(),
-            class,
-            action,
-            rule,
-            detail: detail.into(),
-        };
+        let verdict = of_instance(instance, class, action, rule, detail);
         self.verdicts.insert(verdict.key.clone(), verdict);
     }
 
@@ -262,8 +267,13 @@ impl<'a> Plan<'a> {
             self.judge(index, Action::Leave, gate.rule, BEHIND_A_GATE);
         }
         for instance in self.unknown_instances() {
-            let verdict = held(instance, gate.rule);
-            self.verdicts.insert(verdict.key.clone(), verdict);
+            self.judge_instance(
+                instance,
+                Class::Held,
+                Action::Leave,
+                gate.rule,
+                BEHIND_A_GATE,
+            );
         }
         self.verdicts.values().cloned().collect()
     }

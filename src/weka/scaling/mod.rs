@@ -29,7 +29,6 @@
 //! | S17 | Refused credentials are not tried again until they change or fifteen minutes have passed. |
 //! | S18 | Several backends are asked at once, none for long. |
 //! | S19 | The second read has a veto: on one instance if it shows life, on all if it fails. |
-//! | S20 | A group of gateways with instances and a target of zero closes the gate. |
 
 mod authorise;
 mod class;
