@@ -5,6 +5,7 @@ mod deaths;
 mod gates;
 mod health;
 mod joins;
+mod plan;
 mod roles;
 mod runs;
 mod secrets;
