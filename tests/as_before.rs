@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::complete::make_zone;
 use crate::support::account::{assert_same, kind, without_dying_keys, without_instances};
 use crate::support::background::Background;
-use crate::support::{APP, PASSWORD, REGION, Sandbox};
+use crate::support::{APP, PASSWORD, REGION, Sandbox, mutations};
 
 const EMPTY_ZIP: &str = "UEsFBgAAAAAAAAAAAAAAAAAAAAAAAA==";
 
@@ -244,6 +244,40 @@ fn without_the_table_destroy_finds_what_it_needs_on_the_things_themselves() {
             assert_as_before(&before, &after, &stack, keep, 1);
         }
     }
+}
+
+#[test]
+fn what_the_settings_say_is_given_up_only_where_they_can_not_be_read() {
+    let sandbox = Sandbox::start();
+    sandbox.stack(&json!({"name": "prod", "backends": 5}));
+    sandbox.import_small("prod", &[]).ok();
+    sandbox.take_calls();
+    let unanswered = |code: &str, message: &str| {
+        sandbox.fault(&[
+            json!({"service": "dynamodb", "operation": "GetItem", "count": 0, "code": code, "message": message,
+                "status": 400}),
+        ]);
+    };
+    unanswered("ValidationException", "not today");
+    let run = sandbox.destroy("prod", &[]).fails(1, &["not today"]);
+    assert!(!run.stderr.contains("warning:"), "{}", run.stderr);
+    assert_eq!(mutations(&sandbox.take_calls()), [""; 0]);
+
+    unanswered(
+        "AccessDeniedException",
+        "KMS key access denied: the key is disabled",
+    );
+    let run = sandbox.destroy("prod", &[]).ok();
+    let said = "(AccessDeniedException";
+    let warning = run.stderr.lines().find(|line| line.starts_with("warning:"));
+    let warning = warning.expect("it is said");
+    assert!(warning.contains(said), "{warning}");
+    assert!(
+        warning.contains("going on without the settings"),
+        "{warning}"
+    );
+    sandbox.fault(&[]);
+    assert_gone(&sandbox, "prod");
 }
 
 #[test]

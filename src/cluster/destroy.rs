@@ -175,17 +175,18 @@ pub async fn look(aws: &Aws, request: &DestroyRequest) -> Result<Option<Found>> 
 }
 
 /// What the table has. Items that can not be read, for what is in them or for a key that is disabled, keep nobody
-/// from taking the cluster down: destroy needs no record.
+/// from taking the cluster down: destroy needs no record. Whatever else fails may succeed the next time, and what the
+/// settings say, such as which machines were protected before, is not given up for it.
 async fn stored_or_nothing(aws: &Aws, cluster: &Cluster) -> Result<Stored> {
     let error = match settings::read(aws, cluster).await {
         Ok(stored) => return Ok(stored),
         Err(error) => error,
     };
-    // What the caller may not read is not unreadable.
-    let is_refused = AwsError::of(&error).is_some_and(|cause| {
-        cause.is(&["AccessDeniedException"]) && !cause.message.contains("KMS")
-    });
-    if is_refused || error.is::<Interrupted>() {
+    let is_unreadable = match AwsError::of(&error) {
+        Some(cause) => cause.to_string().contains("KMS"),
+        None => !error.is::<Interrupted>(),
+    };
+    if !is_unreadable {
         return Err(error);
     }
     aws.run.warning(format!(
