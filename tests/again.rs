@@ -11,7 +11,7 @@ use crate::support::account::{assert_same, kind, one, unlike};
 use crate::support::{Sandbox, mutations};
 
 #[track_caller]
-fn assert_no_mutations(sandbox: &Sandbox, what: &str) {
+pub(crate) fn assert_no_mutations(sandbox: &Sandbox, what: &str) {
     let mutations = mutations(&sandbox.take_calls());
     assert!(mutations.is_empty(), "{what}: {mutations:?}");
 }
@@ -172,17 +172,17 @@ fn a_cluster_whose_machines_have_all_been_replaced_needs_nothing() {
 
 /// One change by hand: what it is, the call that makes it, and the calls that repair it; besides those that write
 /// tags, which come with every change.
-struct Drift {
-    what: &'static str,
-    call: (&'static str, &'static str, Value),
-    repair: &'static [&'static str],
+pub(crate) struct Drift {
+    pub(crate) what: &'static str,
+    pub(crate) call: (&'static str, &'static str, Value),
+    pub(crate) repair: &'static [&'static str],
 }
 
 /// Writing tags is all that is needed.
 const TAGGED: &[&str] = &[];
 
 /// What the calls need of the account.
-struct Names {
+pub(crate) struct Names {
     api: String,
     resource: String,
     plan: String,
@@ -201,7 +201,7 @@ struct Names {
 }
 
 impl Names {
-    fn of(inventory: &Value, stack: &Value, zone: &str) -> Self {
+    pub(crate) fn of(inventory: &Value, stack: &Value, zone: &str) -> Self {
         let text = |value: &Value| value.as_str().expect("text").to_owned();
         let any = |of_kind: &str, field: &str| text(&one(inventory, of_kind, |_| true)[field]);
         let zones = &inventory["global"]["hosted_zones"];
@@ -245,7 +245,7 @@ impl Names {
 
 const GROUP: &str = "wekactl-prod-Backends";
 
-fn drifts(names: &Names) -> Vec<Drift> {
+pub(crate) fn drifts(names: &Names) -> Vec<Drift> {
     let mut all = Vec::new();
     let mut add = |what, service, operation, params, repair| {
         all.push(Drift {
@@ -537,7 +537,7 @@ fn drifts(names: &Names) -> Vec<Drift> {
 }
 
 /// Whether a call only writes tags.
-fn is_tagging(call: &str) -> bool {
+pub(crate) fn is_tagging(call: &str) -> bool {
     let (_, operation) = call.split_once('.').expect("service.Operation");
     matches!(
         operation,

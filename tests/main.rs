@@ -15,3 +15,4 @@ mod permissions;
 mod scaling;
 mod secrets;
 mod support;
+mod update;

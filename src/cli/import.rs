@@ -166,6 +166,7 @@ impl Import {
             use_dynamodb_endpoint: self.use_dynamodb_endpoint,
             cores: self.cores,
             lambda_binary: self.lambda_binary,
+            only_managed: false,
         };
         let doing = format!("importing cluster {}", cluster.name);
         // Nobody types a password for a stack that is not there.

@@ -15,6 +15,7 @@ mod password;
 mod progress;
 mod screen;
 mod session;
+mod update;
 mod values;
 mod version;
 
@@ -34,6 +35,7 @@ mod exit {
     pub(super) const DONE: u8 = 0;
     pub(super) const FAILED: u8 = 1;
     pub(super) const USAGE: u8 = 2;
+    pub(super) const DIFFERENCES: u8 = 3;
     pub(super) const INTERRUPTED: u8 = 130;
 }
 
@@ -50,12 +52,13 @@ Environment:
   NO_COLOR           No colours
 
 Exit codes:
-  0 done, 1 failed, 2 wrong usage, 130 interrupted
+  0 done, 1 failed, 2 wrong usage, 3 there are differences (cluster update --dry-run --exit-code), 130 interrupted
 ";
 
 const CLUSTER_EXAMPLES: &str = "\
 Examples:
   wekactl cluster import --name prod --username admin
+  wekactl cluster update --name prod --dry-run
   wekactl cluster destroy --name prod --dry-run
 ";
 
@@ -151,6 +154,7 @@ enum Command {
 #[derive(Debug, Subcommand)]
 enum ClusterCommand {
     Import(Box<import::Import>),
+    Update(update::Update),
     Destroy(destroy::Destroy),
 }
 
@@ -159,6 +163,7 @@ impl Command {
     fn words(&self) -> &'static str {
         match self {
             Self::Cluster(ClusterCommand::Import(_)) => "wekactl cluster import",
+            Self::Cluster(ClusterCommand::Update(_)) => "wekactl cluster update",
             Self::Cluster(ClusterCommand::Destroy(_)) => "wekactl cluster destroy",
             Self::Debug(debug::Debug::ScalePlan(_)) => "wekactl debug scale-plan",
             Self::Version => "wekactl version",
@@ -230,20 +235,23 @@ pub fn main() -> ExitCode {
     // A question that was interrupted still waits for its answer, on a thread that nothing can stop.
     runtime.shutdown_background();
     match result {
-        Ok(()) => exit::DONE.into(),
+        Ok(code) => code.into(),
         Err(error) => {
             hints::show(&error, &context.screen, &hints::Surroundings::of(&context)).into()
         }
     }
 }
 
-async fn run(command: Command, context: &Context) -> Result<()> {
+/// Gives the exit code of what has not failed.
+async fn run(command: Command, context: &Context) -> Result<u8> {
     match command {
-        Command::Cluster(ClusterCommand::Import(import)) => import.run(context).await,
-        Command::Cluster(ClusterCommand::Destroy(destroy)) => destroy.run(context).await,
-        Command::Debug(debug) => debug.run(context).await,
-        Command::Version => version::run(context),
+        Command::Cluster(ClusterCommand::Import(import)) => import.run(context).await?,
+        Command::Cluster(ClusterCommand::Update(update)) => return update.run(context).await,
+        Command::Cluster(ClusterCommand::Destroy(destroy)) => destroy.run(context).await?,
+        Command::Debug(debug) => debug.run(context).await?,
+        Command::Version => version::run(context)?,
     }
+    Ok(exit::DONE)
 }
 
 /// Understands the arguments, the earlier tool's `--flag=true` included.

@@ -261,6 +261,11 @@ impl Report {
             .filter(|row| row.action != Action::Unchanged)
     }
 
+    /// Whether anything is, or was, not as wanted.
+    pub(super) fn has_changes(&self) -> bool {
+        self.changes().next().is_some()
+    }
+
     /// How long it took.
     pub(super) fn took(&self) -> Duration {
         self.took

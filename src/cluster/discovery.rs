@@ -92,6 +92,10 @@ pub async fn discover(aws: &Aws, request: &ImportRequest) -> Result<Discovered> 
         groups: facts.groups,
         ..inventory
     };
+    inventory.check_owned(&request.cluster)?;
+    let balancer = inventory.load_balancers.first();
+    let balancer = balancer.map(|balancer| balancer.dns_name.as_str());
+    dns_record::check_free(&facts.dns_records, balancer)?;
     Ok(Discovered {
         spec: facts.spec,
         inventory,
@@ -120,6 +124,7 @@ async fn facts(aws: &Aws, request: &ImportRequest) -> Result<Facts> {
     let stack = async {
         match request.instance_ids {
             Some(_) => Ok(None),
+            None if request.only_managed => Ok(None),
             None => stack::read(aws, cluster).await,
         }
     };
@@ -138,10 +143,18 @@ async fn facts(aws: &Aws, request: &ImportRequest) -> Result<Facts> {
         dns
     )?;
     let settings = stored.settings.as_ref();
-    if let Some(settings) = settings {
-        request.check_against(settings)?;
+    match settings {
+        Some(settings) => request.check_against(settings)?,
+        None if request.only_managed => bail!(
+            "no managed cluster named {name} in {}: table wekactl-{name} has no settings. Where an import did not come \
+             to its end, run it again: wekactl cluster import --name {name} --username USER",
+            aws.region(),
+            name = cluster.name
+        ),
+        None => {}
     }
     let stack = match settings {
+        Some(_) if request.only_managed => None,
         Some(settings) => own_stack(&aws.run, cluster, settings, stack)?,
         None => stack,
     };
@@ -157,6 +170,13 @@ async fn facts(aws: &Aws, request: &ImportRequest) -> Result<Facts> {
     let half_destroyed = groups
         .iter()
         .any(auto_scaling_group::Observed::is_half_destroyed);
+    if half_destroyed && request.only_managed {
+        bail!(
+            "a destroy of cluster {name} has begun and did not end: end it with wekactl cluster destroy --name {name}, \
+             or undo it with wekactl cluster import --name {name} --username USER",
+            name = cluster.name
+        );
+    }
     let (sources, freed) = tokio::try_join!(
         source_ids(aws, request, stack.as_ref(), settings.is_some()),
         async {
@@ -185,7 +205,11 @@ async fn facts(aws: &Aws, request: &ImportRequest) -> Result<Facts> {
         check_alike(cluster, &live)?;
     }
     let Some(first) = live.first() else {
-        bail!("cluster {} has no live backends", cluster.name);
+        bail!(
+            "cluster {name} has no live backends in its Auto Scaling group {group_name}: run wekactl cluster import \
+             --name {name} --username USER where an import did not come to its end",
+            name = cluster.name
+        );
     };
     check_metadata_tags(&live)?;
     let pattern = Pattern { settings, first };
@@ -991,6 +1015,7 @@ mod tests {
             use_dynamodb_endpoint: false,
             cores: None,
             lambda_binary: None,
+            only_managed: false,
         };
         let go = settings(&json!({}));
         let of = |request: &ImportRequest, settings, kind| cores(request, settings, kind).unwrap();

@@ -4,9 +4,8 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result};
 
-use secrecy::SecretString;
-
 use super::names::{Cluster, FunctionKind};
+use super::seal_keys;
 use crate::aws::Aws;
 use crate::resource::{Resource, owned};
 use crate::resources::{
@@ -255,12 +254,13 @@ impl Inventory {
             .flat_map(auto_scaling_group::Observed::member_ids)
     }
 
-    /// The sealing key of the functions there are: made once, then kept.
-    pub fn seal_key(&self) -> Option<SecretString> {
-        self.functions
-            .values()
-            .flatten()
-            .find_map(|function| function.environment.seal_key.clone())
+    /// The sealing keys of the functions there are.
+    pub fn seal_keys(&self) -> seal_keys::Phase {
+        let first = |(kind, found): (&FunctionKind, &Vec<function::Observed>)| {
+            let keys = found.first()?.environment.seal_key.clone()?;
+            Some((*kind, keys))
+        };
+        self.functions.iter().filter_map(first).collect()
     }
 
     /// ARNs of the roles that functions, state machine and rule refer to.

@@ -1,5 +1,6 @@
 //! What a managed cluster is, how one is made of a stack, and how it is taken down again.
 
+mod apply;
 pub mod before;
 pub mod code;
 pub mod destroy;
@@ -11,10 +12,12 @@ pub mod names;
 pub mod network;
 pub mod policies;
 pub mod request;
+pub mod seal_keys;
 pub mod settings;
 pub mod spec;
 pub mod stack;
 mod steps;
+pub mod update;
 
 /// What was asked for can not be, whatever AWS says: exit code 2.
 #[derive(Debug, thiserror::Error)]

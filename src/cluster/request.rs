@@ -30,9 +30,27 @@ pub struct ImportRequest {
     pub cores: Option<Cores>,
     /// `--lambda-binary`.
     pub lambda_binary: Option<PathBuf>,
+    /// Only what is managed already counts: no backends are taken from anywhere.
+    pub only_managed: bool,
 }
 
 impl ImportRequest {
+    /// What is asked of a cluster that has settings, and is to be as they say.
+    pub fn of_managed(cluster: Cluster, lambda_binary: Option<PathBuf>) -> Self {
+        Self {
+            cluster,
+            instance_ids: None,
+            user_tags: Tags::new(),
+            private_subnet: false,
+            additional_subnet: None,
+            dns: None,
+            use_dynamodb_endpoint: false,
+            cores: None,
+            lambda_binary,
+            only_managed: true,
+        }
+    }
+
     /// That no flag says something else than the settings of a cluster that is managed already.
     ///
     /// # Errors

@@ -13,7 +13,6 @@ use aws_sdk_lambda::types::{
 };
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use rand::RngCore as _;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
@@ -39,7 +38,7 @@ pub const TABLE_VARIABLE: &str = "TABLE_NAME";
 pub const ROLE_VARIABLE: &str = "ROLE";
 /// `true` or `false`: whether `scale` reads the credentials itself.
 pub const ENDPOINT_VARIABLE: &str = "USE_DYNAMODB_ENDPOINT";
-/// The key that payloads between the functions are sealed with: `<id>:<base64 of 32 bytes>`.
+/// The keys that payloads between the functions are sealed with: see [`crate::cluster::seal_keys`].
 pub const SEAL_KEY_VARIABLE: &str = "SEAL_KEY";
 
 /// MiB. More would be more processor too, which nothing here needs.
@@ -156,13 +155,13 @@ struct Permission {
     source: Option<String>,
 }
 
-/// What a function of this kind finds in its environment.
+/// What a function of this kind finds in its environment; `seal_key` for those that seal or open.
 pub fn environment(
     cluster: &Cluster,
     region: &str,
     kind: FunctionKind,
     use_dynamodb_endpoint: bool,
-    seal_key: &SecretString,
+    seal_key: Option<&SecretString>,
 ) -> Environment {
     let variables = [
         (KIND_VARIABLE, kind.word().to_owned()),
@@ -173,27 +172,13 @@ pub fn environment(
         (ROLE_VARIABLE, "backend".to_owned()),
         (ENDPOINT_VARIABLE, use_dynamodb_endpoint.to_string()),
     ];
-    let seals = matches!(
-        kind,
-        FunctionKind::Fetch | FunctionKind::Scale | FunctionKind::Terminate
-    );
     Environment {
         variables: variables
             .into_iter()
             .map(|(name, value)| (name.to_owned(), value))
             .collect(),
-        seal_key: seals.then(|| seal_key.clone()),
+        seal_key: seal_key.cloned(),
     }
-}
-
-/// A new sealing key, with a new id.
-pub fn new_seal_key() -> SecretString {
-    let (mut id, mut key) = ([0; 4], [0; 32]);
-    let mut random = rand::rng();
-    random.fill_bytes(&mut id);
-    random.fill_bytes(&mut key);
-    let id = u32::from_be_bytes(id);
-    format!("{id:08x}:{}", BASE64_STANDARD.encode(key)).into()
 }
 
 impl Environment {
@@ -861,7 +846,7 @@ mod tests {
             role_arn: Known::Value(ROLE.into()),
             layer_arn: Known::Value(LAYER.into()),
             architecture: Architecture::Arm,
-            environment: environment(&prod(), "eu-central-1", kind, false, &KEY.into()),
+            environment: environment(&prod(), "eu-central-1", kind, false, Some(&KEY.into())),
             vpc: Some(Vpc::new("subnet-1", &["sg-2".into(), "sg-1".into()])),
             log_group: prod().log_group(kind),
             tags: Tags::from([("owner".to_owned(), "me".to_owned())]),
@@ -975,25 +960,11 @@ mod tests {
     }
 
     #[test]
-    fn sealing_keys_are_random_and_have_an_id() {
-        let (one, other) = (new_seal_key(), new_seal_key());
-        assert_ne!(one.expose_secret(), other.expose_secret());
-        let (id, key) = one.expose_secret().split_once(':').unwrap();
-        assert_eq!(id.len(), 8);
-        assert_eq!(BASE64_STANDARD.decode(key).unwrap().len(), 32);
-    }
-
-    /// Lambda takes 4 KB of variables. Source: Lambda Developer Guide, "Lambda quotas".
-    #[test]
     fn the_longest_names_variables_fit() {
         let long: Cluster = "a".repeat(128).parse().unwrap();
         for kind in FunctionKind::ALL {
-            let environment = environment(&long, "ap-southeast-1", kind, false, &new_seal_key());
-            let seals = environment.seal_key.is_some();
-            assert_eq!(
-                seals,
-                !matches!(kind, FunctionKind::Join | FunctionKind::Transient)
-            );
+            let keys = SecretString::from(format!("{KEY},{KEY}"));
+            let environment = environment(&long, "ap-southeast-1", kind, false, Some(&keys));
             let variables = environment.over(None).variables.unwrap();
             let size: usize = variables
                 .iter()
@@ -1011,7 +982,7 @@ mod tests {
             (TABLE_VARIABLE.to_owned(), String::new()),
         ]));
         let kind = FunctionKind::Join;
-        let wanted = environment(&prod(), "eu-central-1", kind, false, &KEY.into());
+        let wanted = environment(&prod(), "eu-central-1", kind, false, None);
         let variables = wanted.over(Some(&found)).variables.unwrap();
         assert_eq!(variables["RUST_LOG"], "debug");
         assert_eq!(variables[TABLE_VARIABLE], "wekactl-prod");

@@ -1,20 +1,25 @@
 //! The state machine: what one minute's run does.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
-use aws_sdk_sfn::types::{ExecutionStatus, StateMachineStatus, StateMachineType, Tag};
+use aws_sdk_sfn::types::{
+    ExecutionListItem, ExecutionStatus, StateMachineStatus, StateMachineType, Tag,
+};
 use serde_json::{Value, json};
 
 use super::{fixed, function};
 use crate::aws::retry::retry_while;
-use crate::aws::{Answer, Aws, AwsError};
+use crate::aws::{Answer, Aws, AwsError, Probe, wait_until};
 use crate::cluster::names::{Cluster, FunctionKind};
 use crate::resource::{Diff, Known, Resource, Tags, touches};
 use crate::run::{Change, Kind};
 
 /// A run that takes longer is ended: the next one is a minute after it.
 pub const RUN_SECONDS: u32 = 58;
+/// A run takes at most [`RUN_SECONDS`]; as much again for AWS to say that it has ended.
+const RUN_DEADLINE: Duration = Duration::from_secs(2 * RUN_SECONDS as u64);
 /// How much longer than its function's timeout a state waits, for Lambda to say so: a state that is given up
 /// leaves a function behind that goes on.
 const GRACE_SECONDS: i32 = 2;
@@ -274,11 +279,32 @@ pub async fn arn(aws: &Aws, name: &str) -> Result<String> {
     aws.arn("states", &format!("stateMachine:{name}")).await
 }
 
-/// Ends every execution under way, and says how many there were. The function that one of them is in goes on.
+/// Waits until the runs have ended that are under way now. Those that begin later are not waited for.
 ///
 /// # Errors
-/// AWS's failures.
-pub async fn stop_executions(aws: &Aws, machine_arn: &str) -> Result<usize> {
+/// AWS's failures; a run that takes longer than one can.
+pub async fn wait_for_runs_under_way(aws: &Aws, machine_arn: &str) -> Result<()> {
+    let running = async || {
+        let running = running(aws, machine_arn).await?.into_iter();
+        let arns = running.map(|execution| execution.execution_arn().to_owned());
+        anyhow::Ok(arns.collect::<BTreeSet<String>>())
+    };
+    let under_way = &running().await?;
+    if under_way.is_empty() {
+        return Ok(());
+    }
+    let what = "the runs under way to end";
+    wait_until(&aws.run, what, RUN_DEADLINE, || async {
+        let left = running().await?.intersection(under_way).count();
+        Ok(match left {
+            0 => Probe::Ready(()),
+            left => Probe::Pending(format!("{left} under way")),
+        })
+    })
+    .await
+}
+
+async fn running(aws: &Aws, machine_arn: &str) -> Result<Vec<ExecutionListItem>> {
     let running = aws
         .sfn()
         .list_executions()
@@ -290,8 +316,16 @@ pub async fn stop_executions(aws: &Aws, machine_arn: &str) -> Result<usize> {
         .try_collect()
         .await
         .if_found(GONE)
-        .context("listing its executions")?
-        .unwrap_or_default();
+        .context("listing its executions")?;
+    Ok(running.unwrap_or_default())
+}
+
+/// Ends every execution under way, and says how many there were. The function that one of them is in goes on.
+///
+/// # Errors
+/// AWS's failures.
+pub async fn stop_executions(aws: &Aws, machine_arn: &str) -> Result<usize> {
+    let running = running(aws, machine_arn).await?;
     futures::future::join_all(running.iter().map(|execution| async move {
         aws.sfn()
             .stop_execution()

@@ -223,6 +223,20 @@ impl Sandbox {
         self.import(name, &[&["--lambda-binary", &code], more].concat())
     }
 
+    /// Runs `cluster update` with the same code.
+    pub(crate) fn update_small(&self, name: &str, more: &[&str]) -> Run {
+        let code = self.small_code();
+        let line = [
+            "cluster",
+            "update",
+            "--name",
+            name,
+            "--lambda-binary",
+            &code,
+        ];
+        self.wekactl(&[&line, more].concat())
+    }
+
     /// An executable that Lambda would take: the header of one, with nothing but wekactl's mark behind it.
     pub(crate) fn small_code(&self) -> String {
         let mut header = b"\x7fELF\x02\x01\x01".to_vec();

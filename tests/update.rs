@@ -1,0 +1,271 @@
+//! `cluster update`: what has drifted is shown, repaired, and then as wanted; keys are rotated under a running
+//! automation; and what is no managed cluster, or only half of one, is told from one.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use crate::again::{Drift, Names, assert_no_mutations, drifts, is_tagging};
+use crate::complete::make_zone;
+use crate::support::account::{decoded, kind, unlike};
+use crate::support::cluster::{CLUSTER, Cluster};
+use crate::support::{Run, Sandbox, mutations};
+
+/// The document that a run with `-o json` printed.
+fn document(run: &Run) -> Value {
+    serde_json::from_str(&run.stdout).expect("JSON")
+}
+
+/// The changes in it, without what a dry run can not know.
+fn changes(run: &Run) -> Vec<Value> {
+    let mut document = document(run);
+    let mut rows = document["changes"].as_array_mut().expect("rows").clone();
+    for row in &mut rows {
+        for change in row["changes"].as_array_mut().into_iter().flatten() {
+            change.as_object_mut().expect("a change").remove("to");
+        }
+    }
+    rows
+}
+
+#[test]
+fn what_has_drifted_is_shown_and_repaired_and_nothing_else() {
+    /// As many updates. What is next to each other in the list does not meet in one.
+    const ROUNDS: usize = 6;
+    let sandbox = Sandbox::start();
+    let stack = sandbox.stack(&json!({"name": "prod", "clients": 1, "classic_lb": true}));
+    let zone = make_zone(&sandbox);
+    let flags = ["-t", "team=storage", "-l", "weka.example.com", "-z", &zone];
+    sandbox.import_small("prod", &flags).ok();
+    let good = sandbox.inventory();
+
+    sandbox.take_calls();
+    for flags in [&["--dry-run", "--exit-code"][..], &[]] {
+        let run = sandbox.update_small("prod", flags).ok();
+        assert!(run.stderr.contains("is as wanted"), "{}", run.stderr);
+        assert_no_mutations(&sandbox, "an update of a cluster as wanted");
+    }
+
+    let mut now = good.clone();
+    for round in 0..ROUNDS {
+        let all = drifts(&Names::of(&now, &stack, &zone)).into_iter();
+        // The credentials are what update leaves alone.
+        let all = all.filter(|drift| drift.what != "the credentials gone");
+        let (mut whats, mut expected) = (Vec::new(), Vec::new());
+        for Drift {
+            what,
+            call: (service, operation, params),
+            repair,
+        } in all.skip(round).step_by(ROUNDS)
+        {
+            sandbox.aws(service, operation, &params);
+            whats.push(what);
+            expected.extend(repair.iter().map(|call| (*call).to_owned()));
+        }
+        sandbox.take_calls();
+        let plan = ["--dry-run", "--exit-code", "-o", "json"];
+        let planned = sandbox.update_small("prod", &plan).fails(3, &[]);
+        assert_no_mutations(&sandbox, "a dry run");
+        let table = sandbox.update_small("prod", &["-d"]).ok();
+        assert!(!table.stdout.is_empty(), "{whats:#?}");
+        assert_no_mutations(&sandbox, "a dry run");
+
+        let run = sandbox.update_small("prod", &["-o", "json"]).ok();
+        let mut repair = mutations(&sandbox.take_calls());
+        repair.retain(|call| !is_tagging(call));
+        repair.sort();
+        expected.sort();
+        now = sandbox.inventory();
+        assert_eq!(repair, expected, "{whats:#?}\n{}", run.stderr);
+        let left = unlike(&good, &now);
+        assert!(left.is_empty(), "{whats:#?}\n{left:#?}");
+        // What was shown is what was done.
+        assert_eq!(changes(&planned), changes(&run), "{whats:#?}");
+    }
+    sandbox.take_calls();
+    sandbox
+        .update_small("prod", &["--dry-run", "--exit-code"])
+        .ok();
+}
+
+#[test]
+fn an_api_made_again_is_followed_by_the_launch_template() {
+    let sandbox = Sandbox::start();
+    sandbox.stack(&json!({"name": "prod", "backends": 5}));
+    sandbox.import_small("prod", &[]).ok();
+    let good = sandbox.inventory();
+    let api = kind(&good, "rest_apis").keys().next().expect("an API");
+    sandbox.aws("apigateway", "delete_rest_api", &json!({"restApiId": api}));
+    let planned = sandbox
+        .update_small("prod", &["--dry-run", "--exit-code"])
+        .fails(3, &[]);
+    assert!(
+        planned.stdout.contains("(known after apply)"),
+        "{}",
+        planned.stdout
+    );
+    sandbox.update_small("prod", &[]).ok();
+    let now = sandbox.inventory();
+    let made = kind(&now, "rest_apis").keys().next().expect("an API");
+    assert_ne!(made, api);
+    let group = &kind(&now, "auto_scaling_groups")["wekactl-prod-Backends"];
+    let used = group["LaunchTemplate"]["Version"].as_str().expect("text");
+    let version = &kind(&now, "launch_templates")["wekactl-prod-Backends"]["Versions"][used];
+    let data = version["LaunchTemplateData"]["UserData"].as_str();
+    let data = decoded(data.expect("text"));
+    assert!(
+        data.contains(&format!("https://{made}.execute-api")),
+        "{data}"
+    );
+    sandbox
+        .update_small("prod", &["--dry-run", "--exit-code"])
+        .ok();
+}
+
+#[test]
+fn other_code_reaches_every_function_and_replaces_the_layer() {
+    let sandbox = Sandbox::start();
+    sandbox.stack(&json!({"name": "prod", "backends": 5}));
+    sandbox.import_small("prod", &[]).ok();
+    let mut other = std::fs::read(sandbox.small_code()).expect("it is there");
+    other.push(0);
+    let path = sandbox.home().join("other-code");
+    std::fs::write(&path, other).expect("the directory is ours");
+    let path = path.to_str().expect("text");
+    let update = ["cluster", "update", "-n", "prod", "--lambda-binary", path];
+    let layers = |inventory: &Value| -> Vec<Value> {
+        let functions = kind(inventory, "functions").values();
+        functions
+            .map(|function| function["Layers"].clone())
+            .collect()
+    };
+    let before = layers(&sandbox.inventory());
+    sandbox.take_calls();
+    sandbox.wekactl(&update).ok();
+    let now = sandbox.inventory();
+    let after = layers(&now);
+    assert_eq!(after.len(), 5);
+    assert!(after.iter().all(|layer| *layer == after[0]));
+    assert_ne!(before[0], after[0]);
+    let calls = mutations(&sandbox.take_calls());
+    let place = |call: &str| calls.iter().position(|each| each == call);
+    assert!(place("lambda.PublishLayerVersion") < place("lambda.UpdateFunctionConfiguration"));
+    assert!(
+        place("lambda.UpdateFunctionConfiguration") < place("lambda.DeleteLayerVersion"),
+        "{calls:?}"
+    );
+    sandbox.wekactl(&update).ok();
+    assert_no_mutations(&sandbox, "an update with the same code");
+}
+
+/// The keys of the functions that seal, in the order of a run.
+fn keys(sandbox: &Sandbox) -> Vec<String> {
+    let inventory = sandbox.inventory();
+    let functions = kind(&inventory, "functions");
+    let key = |word: &&str| {
+        let function = &functions[&format!("wekactl-prod-{word}-Backends")];
+        let key = &function["Environment"]["Variables"]["SEAL_KEY"];
+        key.as_str().expect("a key").to_owned()
+    };
+    ["fetch", "scale", "terminate"].iter().map(key).collect()
+}
+
+#[test]
+fn keys_are_rotated_while_runs_go_on() {
+    let cluster = Cluster::start(6);
+    let sandbox = &cluster.sandbox;
+    assert_eq!(cluster.minute().status, "SUCCEEDED");
+    let old = keys(sandbox);
+    let update = ["cluster", "update", "-n", CLUSTER];
+    let rotate = [&update[..], &["--rotate-keys"]].concat();
+
+    let planned = [&rotate[..], &["-d", "--exit-code"]].concat();
+    let planned = sandbox.wekactl(&planned).fails(3, &[]);
+    assert!(planned.stdout.contains("SEAL_KEY"), "{}", planned.stdout);
+    for key in &old {
+        let (_, secret) = key.split_once(':').expect("an id");
+        assert!(!planned.stdout.contains(secret), "{}", planned.stdout);
+    }
+    assert_eq!(keys(sandbox), old);
+
+    // It dies in each phase, and in the middle of one; no run minds, and the next update ends it.
+    for nth in [2, 4, 8] {
+        let before = keys(sandbox);
+        sandbox.fault(&[
+            json!({"service": "lambda", "operation": "UpdateFunctionConfiguration", "caller": "^app:", "nth": nth,
+                "count": 100, "code": "ServiceException", "message": "not today", "status": 400}),
+        ]);
+        sandbox.wekactl(&rotate).fails(1, &["not today"]);
+        sandbox.fault(&[]);
+        assert_ne!(keys(sandbox), before, "nothing was begun");
+        assert_eq!(cluster.minute().status, "SUCCEEDED", "{nth}");
+        sandbox.wekactl(&update).ok();
+        let now = keys(sandbox);
+        assert!(
+            now.iter().all(|key| *key == now[0] && !key.contains(',')),
+            "{nth}"
+        );
+        assert_eq!(cluster.minute().status, "SUCCEEDED", "{nth}");
+    }
+    let before = keys(sandbox);
+    sandbox.wekactl(&rotate).ok();
+    let now = keys(sandbox);
+    assert!(now.iter().all(|key| *key == now[0] && !key.contains(',')));
+    assert!(before.iter().chain(&old).all(|key| *key != now[0]));
+    assert_eq!(cluster.minute().status, "SUCCEEDED");
+}
+
+#[test]
+fn what_is_not_managed_is_no_cluster_to_update() {
+    let sandbox = Sandbox::start();
+    sandbox.stack(&json!({"name": "prod", "backends": 5}));
+    let run = sandbox.update_small("prod", &[]);
+    run.fails(1, &["no managed cluster named prod", "cluster import"]);
+    assert_no_mutations(&sandbox, "an update of nothing");
+    sandbox
+        .update_small("prod", &["--exit-code"])
+        .fails(2, &["--dry-run"]);
+}
+
+#[test]
+fn a_half_made_cluster_is_repaired_and_not_set_going() {
+    let sandbox = Sandbox::start();
+    sandbox.stack(&json!({"name": "prod", "backends": 5}));
+    let mut ends = BTreeMap::new();
+    for (service, operation) in [("events", "PutRule"), ("autoscaling", "AttachInstances")] {
+        sandbox.fault(&[json!({"service": service, "operation": operation, "count": 0, "code": "ValidationException",
+            "message": "not today", "status": 400})]);
+        sandbox.import_small("prod", &[]).fails(1, &["not today"]);
+        sandbox.fault(&[]);
+        let run = sandbox.update_small("prod", &[]);
+        assert!(
+            run.stderr.contains("cluster import --name prod"),
+            "{}",
+            run.stderr
+        );
+        assert_eq!(kind(&sandbox.inventory(), "rules").len(), 0);
+        ends.insert(operation, run.code);
+        sandbox.destroy("prod", &["--keep-instances"]).ok();
+    }
+    // Without a member there is nothing to update by.
+    assert_eq!(
+        ends,
+        BTreeMap::from([("PutRule", 0), ("AttachInstances", 1)])
+    );
+
+    // What destroy has begun, it ends.
+    sandbox.import_small("prod", &[]).ok();
+    sandbox.fault(&[
+        json!({"service": "autoscaling", "operation": "DetachInstances", "count": 0,
+        "code": "ValidationException", "message": "not today", "status": 400}),
+    ]);
+    sandbox
+        .destroy("prod", &["--keep-instances"])
+        .fails(1, &["not today"]);
+    sandbox.fault(&[]);
+    sandbox.take_calls();
+    sandbox
+        .update_small("prod", &[])
+        .fails(1, &["a destroy of cluster prod has begun"]);
+    assert_no_mutations(&sandbox, "an update of a cluster that is being destroyed");
+}
