@@ -367,6 +367,16 @@ pub(crate) enum Death {
     KilledAfter,
 }
 
+/// Waits until the one rule there is has met its call.
+#[track_caller]
+pub(crate) fn wait_until_fired(sandbox: &Sandbox, call: &str) {
+    let until = Instant::now() + Duration::from_secs(60);
+    while sandbox.get("faults")[0]["fired"] == 0 {
+        assert!(Instant::now() < until, "{call} is not made");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
 /// An import of which the `nth` of those calls that match is the last.
 #[track_caller]
 pub(crate) fn die(sandbox: &Sandbox, arguments: &[&str], call: &Value, death: Death) {
@@ -389,11 +399,7 @@ pub(crate) fn die(sandbox: &Sandbox, arguments: &[&str], call: &Value, death: De
     if death == Death::Refused {
         import.end().fails(1, &["injected by the sandbox"]);
     } else {
-        let until = Instant::now() + Duration::from_secs(60);
-        while sandbox.get("faults")[0]["fired"] == 0 {
-            assert!(Instant::now() < until, "{call} is not made");
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        wait_until_fired(sandbox, &call.to_string());
         import.signal("KILL");
         assert_eq!(import.end().code, -1);
     }
@@ -401,52 +407,5 @@ pub(crate) fn die(sandbox: &Sandbox, arguments: &[&str], call: &Value, death: De
     // What was sent before the end takes effect after it.
     sandbox.wait_for_calls("the end of every call", |calls| {
         calls.iter().all(|call| !call["end"].is_null())
-    });
-}
-
-#[test]
-#[expect(clippy::print_stdout, reason = "shown only when the test fails")]
-fn destroy_cleans_up_after_an_import_that_died_anywhere() {
-    let points = [1, 5, 12, 19, 26, 33, 40, 47, 54, 61];
-    let deaths = [Death::Refused, Death::KilledAfter, Death::KilledBefore];
-    std::thread::scope(|scope| {
-        for half in 0..2 {
-            let points = points
-                .iter()
-                .enumerate()
-                .filter(move |(number, _)| number % 2 == half);
-            scope.spawn(move || {
-                let sandbox = Sandbox::start();
-                let code = sandbox.small_code();
-                for (number, nth) in points {
-                    let death = deaths[number % 3];
-                    let backends = [Backends::Kept, Backends::Terminated][number / 3 % 2];
-                    println!("{death:?} at mutating call {nth}, backends then {backends:?}");
-                    sandbox.post("reset", &json!({}));
-                    let stack =
-                        sandbox.stack(&json!({"name": "prod", "clients": 1, "classic_lb": true}));
-                    let before = sandbox.inventory();
-                    let arguments = [
-                        "cluster",
-                        "import",
-                        "-n",
-                        "prod",
-                        "-u",
-                        "admin",
-                        "--lambda-binary",
-                        &code,
-                    ];
-                    die(&sandbox, &arguments, &json!({"nth": nth}), death);
-                    sandbox.destroy("prod", backends.flags()).ok();
-                    let after = sandbox.inventory();
-                    let (_, dying) = without_dying_keys(&after);
-                    let keep = backends == Backends::Kept;
-                    assert_as_before(&before, &after, &stack, keep, dying.len());
-                    sandbox
-                        .destroy("prod", &[])
-                        .fails(1, &["no cluster named prod"]);
-                }
-            });
-        }
     });
 }

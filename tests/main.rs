@@ -5,6 +5,7 @@ mod any_json;
 mod as_before;
 mod bad_input;
 mod complete;
+mod convergence;
 mod functions;
 mod histories;
 mod interrupt;

@@ -208,7 +208,8 @@ fn collect_ids(value: &Value, kind: &str, ids: &mut BTreeMap<String, String>) {
 }
 
 /// Fields that say nothing but what was drawn.
-const DRAWN: [&str; 5] = [
+const DRAWN: [&str; 6] = [
+    "KeyFingerprint",
     "MacAddress",
     "PrivateDnsName",
     "PrivateIpAddress",
@@ -245,6 +246,7 @@ fn flatten(path: &str, value: &Value, ids: &BTreeMap<String, String>, lines: &mu
 
 /// The text with each word that is drawn by lot replaced.
 fn alike(text: &str, ids: &BTreeMap<String, String>) -> String {
+    let text = &without_uuids(text);
     let mut result = String::new();
     let mut word = String::new();
     for letter in text.chars().chain([' ']) {
@@ -262,6 +264,28 @@ fn alike(text: &str, ids: &BTreeMap<String, String>) -> String {
     }
     result.pop();
     result
+}
+
+/// The text with `#` for each UUID: some of its words look as if they were not drawn.
+fn without_uuids(text: &str) -> String {
+    const GROUPS: [usize; 5] = [8, 4, 4, 4, 12];
+    let is_uuid = |text: &str| {
+        let groups: Vec<&str> = text.split('-').collect();
+        groups.len() == GROUPS.len()
+            && groups.iter().zip(GROUPS).all(|(group, length)| {
+                group.len() == length && group.bytes().all(|byte| byte.is_ascii_hexdigit())
+            })
+    };
+    let mut text = text.to_owned();
+    let mut start = 0;
+    while start + 36 <= text.len() {
+        let end = start + 36;
+        if text.get(start..end).is_some_and(is_uuid) {
+            text.replace_range(start..end, "#");
+        }
+        start += 1;
+    }
+    text
 }
 
 fn is_drawn(word: &str) -> bool {
