@@ -91,6 +91,15 @@ fn wrong_usage_makes_no_call() {
             &["-r", "EU west", "cluster", "destroy", "-n", "a"],
             &["'EU west'", "--region", "looks like eu-west-1"],
         ),
+        // A long flag with one hyphen is a row of short ones, the last of which takes the rest for its value.
+        (
+            &["cluster", "import", "-n", "a", "-u", "b", "-dry-run"],
+            &["'y-run'", "--region", "hint: did you mean --dry-run?"],
+        ),
+        (
+            &["cluster", "destroy", "-n", "a", "-keep-instances=true"],
+            &["hint: did you mean --keep-instances?"],
+        ),
         (
             &["-o", "yaml", "version"],
             &["'yaml'", "[possible values: text, json]"],
@@ -269,6 +278,25 @@ fn wrong_usage_makes_no_call() {
             run_with_password(command.env("AWS_REGION", "")),
             &[nowhere],
         );
+        // And a place that is none.
+        misused(
+            &sandbox,
+            run_with_password(command.env("AWS_REGION", "eu-west-1a")),
+            &[
+                "\"eu-west-1a\", from AWS_REGION or the profile, is no AWS region: one looks like eu-west-1",
+            ],
+        );
+        command.env("AWS_REGION", REGION);
+        for (endpoint, said) in [
+            (
+                "foo",
+                "AWS_ENDPOINT_URL_KMS is \"foo\", which is no URL: it looks like http://127.0.0.1:4566\n",
+            ),
+            ("", "AWS_ENDPOINT_URL_KMS is empty: "),
+        ] {
+            let run = run_with_password(command.env("AWS_ENDPOINT_URL_KMS", endpoint));
+            misused(&sandbox, run, &[said]);
+        }
     }
 }
 

@@ -182,6 +182,24 @@ fn data_on_stdout_and_words_on_stderr() {
         made
     );
     assert_eq!(rest.len(), 3, "{rest:?}");
+    // What is changed more than once says what.
+    let updates = steps
+        .iter()
+        .filter(|line| line.starts_with("updated instance i-"));
+    let mut updated: Vec<&str> = updates
+        .map(|line| line.split_once(": ").expect("what was changed").1)
+        .map(|what| what.rsplit_once(" (").expect("a time").0)
+        .collect();
+    updated.sort_unstable();
+    updated.dedup();
+    assert_eq!(
+        updated,
+        [
+            "disableApiTermination",
+            "tags.Name, tags.wekactl.io/api_version and 4 more",
+            "tags.wekactl.io/before"
+        ]
+    );
     assert!(
         rest[0].starts_with("warning: an update of stack prod may replace backends"),
         "{rest:?}"
@@ -319,6 +337,31 @@ fn data_on_stdout_and_words_on_stderr() {
         (&json!(true), &json!([]), &json!("prod"))
     );
     assert_eq!(done["summary"]["deleted"], deletes);
+    // What is done has the form of what was planned; only what needs no look is not read.
+    let rows = |document: &Value| -> Vec<Value> {
+        let rows = document["changes"].as_array().expect("a list").iter();
+        rows.filter(|row| row["action"] == "update")
+            .cloned()
+            .collect()
+    };
+    let mut planned = rows(&plan);
+    for row in planned.iter_mut().filter(|row| row["kind"] == "instance") {
+        row["changes"][0]["from"] = json!("(not read)");
+    }
+    assert_eq!(rows(&done), planned);
+    let frozen = planned
+        .iter()
+        .flat_map(|row| row["changes"].as_array().expect("a list"));
+    let frozen = frozen.filter(|change| change["field"] == "suspendedProcesses");
+    let suspended: Vec<Vec<String>> = frozen
+        .flat_map(|change| [&change["from"], &change["to"]])
+        .map(|list| serde_json::from_str(list.as_str().expect("text")).expect("a list"))
+        .collect();
+    assert_eq!(suspended.len(), 2);
+    assert!(
+        !suspended[0].contains(&"Launch".to_owned()) && suspended[1].contains(&"Launch".to_owned()),
+        "{suspended:?}"
+    );
     assert_eq!(done["backends"], json!({"terminated": 6, "kept": 0}));
     assert!(
         gone.stderr
@@ -571,7 +614,7 @@ fn a_person_at_a_terminal() {
     let code = sandbox.small_code();
     let import = [IMPORT, &["--lambda-binary", &code]].concat();
     let mut terminal = at(&import);
-    terminal.wait_for("Password");
+    terminal.wait_for("Password of Weka user admin: ");
     terminal.type_keys("half of it\u{3}");
     let run = terminal.end();
     assert_eq!(run.code, 130, "{}", run.stdout);
@@ -587,6 +630,18 @@ fn a_person_at_a_terminal() {
     );
     assert_eq!(run.stdout.matches("nothing was changed").count(), 1);
     assert_eq!(mutations(&sandbox.take_calls()), [""; 0]);
+    // Spinners are not torn by what is typed, and nothing of them stays: not even by Ctrl-C, which a terminal shows.
+    sandbox.set(&json!({"delay_ms": 1500}));
+    let mut terminal = at(&import);
+    terminal.wait_for("importing cluster prod");
+    terminal.type_keys("too early\n\u{3}");
+    let run = terminal.end();
+    assert_eq!(run.code, 130, "{}", run.stdout);
+    // What follows is what `stty` says.
+    let (drawn, left) = run.stdout.split_once("speed ").expect("a terminal");
+    assert!(!drawn.contains("early") && !drawn.contains("^C"), "{drawn}");
+    assert!(left.contains(" echo "), "{left}");
+    sandbox.set(&json!({"delay_ms": 30}));
     // An empty one; and none at all for a stack that is not there, or for a dry run.
     let mut terminal = at(&import);
     terminal.wait_for("Password");

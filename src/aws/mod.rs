@@ -1,6 +1,7 @@
 //! One door to AWS: the service clients, who we are there, and the run they work for.
 
 pub mod error;
+mod place;
 mod profile;
 pub mod retry;
 pub mod wait;
@@ -19,6 +20,7 @@ use futures::stream::{self, StreamExt as _};
 use tokio::sync::OnceCell;
 
 pub use error::{Answer, AwsError};
+pub use place::{BadPlace, is_region};
 pub use profile::NoProfile;
 pub use wait::{Probe, wait_until};
 
@@ -115,12 +117,14 @@ impl Aws {
     /// Reads the environment, the profile and the region. No call is made.
     ///
     /// # Errors
-    /// [`NoProfile`] when a profile is named that is not there; [`NoRegion`] when neither the argument nor the environment nor the profile names a region.
+    /// [`NoProfile`] when a profile is named that is not there; [`NoRegion`] when neither the argument nor the
+    /// environment nor the profile names a region; [`BadPlace`] when what they name is none, or no URL.
     pub async fn connect(
         region: Option<String>,
         profile: Option<String>,
         run: Run,
     ) -> Result<Self> {
+        place::check_endpoints(std::env::vars_os())?;
         profile::check(profile.as_deref()).await?;
         let http = HttpClientBuilder::new()
             .tls_provider(tls::Provider::Rustls(
@@ -156,6 +160,10 @@ impl Aws {
             .map(ToString::to_string)
             .filter(|region| !region.is_empty())
             .ok_or(NoRegion)?;
+        place::check_region(&region)?;
+        if let Some(url) = config.endpoint_url() {
+            place::check_endpoint("endpoint_url of the profile", url)?;
+        }
         Ok(Self {
             config,
             clients: Clients::default(),

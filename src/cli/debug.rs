@@ -7,9 +7,11 @@ use clap::{Args, Subcommand, ValueEnum};
 use serde_json::json;
 
 use super::Context;
-use super::screen::{Screen, Tone};
+use super::screen::{Screen, Tone, plain};
+use super::table::table;
 use crate::aws::Aws;
 use crate::cluster::names::Cluster;
+use crate::cluster::overview;
 use crate::functions::observe;
 use crate::run::Run;
 use crate::weka::scaling::{Decision, Observation, RuleSet, Settings, decide};
@@ -98,6 +100,7 @@ impl ScalePlan {
         }
         let cluster = self.name.clone().context("no cluster is named")?;
         let aws = Aws::connect(context.region(), context.profile(), Run::unwatched()).await?;
+        overview::group(&aws, &cluster).await?;
         observe(aws, cluster, self.address.clone()).await
     }
 }
@@ -107,14 +110,30 @@ fn show(decision: &Decision, screen: &Screen) -> Result<()> {
         return screen.json(&json!(decision));
     }
     let mut text = String::new();
-    for verdict in &decision.machines {
+    if let Some(gate) = &decision.gate {
         text += &format!(
-            "{}  {:?}  {:?}  {}  {}\n",
-            verdict.key, verdict.class, verdict.action, verdict.rule, verdict.detail
+            "nothing would be done: {} ({})\n\n",
+            plain(&gate.text),
+            gate.rule
         );
     }
+    let verdicts = decision.machines.iter().map(|verdict| {
+        [
+            verdict.key.clone(),
+            format!("{:?}", verdict.class),
+            format!("{:?}", verdict.action),
+            verdict.rule.to_string(),
+            verdict.detail.clone(),
+        ]
+    });
+    text += &table(
+        ["MACHINE", "CLASS", "ACTION", "RULE", "WHY"],
+        verdicts,
+        screen.table_width(),
+    );
     for call in &decision.calls {
-        text += &format!("call  {} {}\n", call.method, call.params);
+        let params = plain(&call.params.to_string());
+        text += &format!("call  {} {params}\n", call.method);
     }
     for kill in &decision.terminate {
         text += &format!("terminate  {}  {:?}\n", kill.id, kill.reason);
@@ -123,12 +142,8 @@ fn show(decision: &Decision, screen: &Screen) -> Result<()> {
         text += &format!("detach  {id}\n");
     }
     screen.data(&text)?;
-    if let Some(gate) = &decision.gate {
-        let text = format!("nothing would be done: {} ({})", gate.text, gate.rule);
-        screen.line(Tone::Warning, &text);
-        return Ok(());
-    }
-    for finding in &decision.errors {
+    // A closed gate is the only finding where there is one.
+    for finding in decision.errors.iter().filter(|_| decision.gate.is_none()) {
         screen.line(Tone::Warning, &finding.to_string());
     }
     Ok(())

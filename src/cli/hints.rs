@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::screen::{Screen, Tone};
 use super::session::NothingChanged;
 use super::{Context, exit};
-use crate::aws::{AwsError, NoProfile, NoRegion};
+use crate::aws::{AwsError, BadPlace, NoProfile, NoRegion};
 use crate::cluster::UsageError;
 use crate::resource::{Failures, NotOurs};
 use crate::run::Interrupted;
@@ -190,7 +190,10 @@ impl Failure<'_> {
     }
 
     fn is_usage(&self) -> bool {
-        self.is::<UsageError>() || self.is::<NoRegion>() || self.is::<NoProfile>()
+        self.is::<UsageError>()
+            || self.is::<NoRegion>()
+            || self.is::<NoProfile>()
+            || self.is::<BadPlace>()
     }
 }
 

@@ -174,7 +174,7 @@ impl Import {
             .look(&doing, Purpose::Make, async |aws| look(aws, &request).await)
             .await?;
         let password = match given {
-            None if !self.dry_run => Some(ask_for(&session).await?),
+            None if !self.dry_run => Some(ask_for(&session, &self.username).await?),
             given => given,
         };
         let credentials = GivenCredentials {

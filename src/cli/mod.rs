@@ -15,6 +15,8 @@ mod password;
 mod progress;
 mod screen;
 mod session;
+mod table;
+mod terminal;
 mod update;
 mod values;
 mod version;
@@ -211,6 +213,9 @@ pub fn main() -> ExitCode {
         Err(error) => {
             let code = u8::try_from(error.exit_code()).unwrap_or(exit::FAILED);
             screen::clap_message(error, color);
+            if let Some(flag) = flag_with_one_hyphen(&arguments).filter(|_| code == exit::USAGE) {
+                screen::early_hint(&format!("did you mean {flag}?"), color);
+            }
             return code.into();
         }
     };
@@ -344,6 +349,24 @@ fn may_show_a_password(error: &clap::Error, arguments: &[OsString]) -> bool {
         )
 }
 
+/// The long flag that was written with one hyphen, as the earlier tool took it: `-dry-run` is `-d -r y-run`.
+fn flag_with_one_hyphen(arguments: &[OsString]) -> Option<String> {
+    fn is_a_flag(command: &clap::Command, name: &str) -> bool {
+        command
+            .get_arguments()
+            .any(|argument| argument.get_long() == Some(name))
+            || command
+                .get_subcommands()
+                .any(|command| is_a_flag(command, name))
+    }
+    let command = Cli::command();
+    arguments.iter().find_map(|argument| {
+        let name = argument.to_str()?.strip_prefix('-')?;
+        let name = name.split('=').next().filter(|name| name.len() > 1)?;
+        is_a_flag(&command, name).then(|| format!("--{name}"))
+    })
+}
+
 /// `--color` as far as it can be known where the arguments may make no sense.
 fn color_before_parsing(arguments: &[OsString]) -> Color {
     let mut words = arguments.iter().map(|argument| argument.to_string_lossy());
@@ -449,8 +472,9 @@ mod tests {
             assert_eq!((global.verbose, global.quiet), (2, false));
             assert_eq!(global.color, Color::Always);
         }
-        let global = parsed(&["cluster", "-r", "x", "-q", "destroy", "-n", "prod"]).global;
-        assert_eq!(global.region.as_deref(), Some("x"));
+        let line = ["cluster", "-r", "eu-west-2", "-q", "destroy", "-n", "prod"];
+        let global = parsed(&line).global;
+        assert_eq!(global.region.as_deref(), Some("eu-west-2"));
         assert!(global.quiet);
     }
 
@@ -549,9 +573,18 @@ mod tests {
         assert!(keeps(&["-k", "--keep-instances"]));
         // The last one counts.
         let last = parsed(&[
-            "-r", "a", "cluster", "destroy", "-n", "x", "-n", "y", "-r", "b",
+            "-r",
+            "eu-west-1",
+            "cluster",
+            "destroy",
+            "-n",
+            "x",
+            "-n",
+            "y",
+            "-r",
+            "eu-west-2",
         ]);
-        assert_eq!(last.global.region.as_deref(), Some("b"));
+        assert_eq!(last.global.region.as_deref(), Some("eu-west-2"));
         assert!(format!("{:?}", last.command).contains("\"y\""));
     }
 
@@ -566,6 +599,26 @@ mod tests {
         let arguments: Vec<OsString> = line.iter().map(Into::into).collect();
         let error = parse(arguments.clone()).unwrap_err();
         assert!(!may_show_a_password(&error, &arguments), "{error}");
+    }
+
+    #[test]
+    fn a_long_flag_with_one_hyphen_is_refused_and_told() {
+        let meant = |line: &[&str]| {
+            let arguments: Vec<OsString> = line.iter().map(Into::into).collect();
+            flag_with_one_hyphen(&arguments)
+        };
+        for (command, flag) in [
+            ("import", "-dry-run"),
+            ("destroy", "-dry-run"),
+            ("destroy", "-dry-run=true"),
+            ("destroy", "-keep-instances"),
+        ] {
+            let line = ["cluster", command, "-n", "a", "-u", "b", flag];
+            assert!(try_parsed(&line).is_err(), "{line:?}");
+            let long = flag.split('=').next().map(|flag| format!("-{flag}"));
+            assert_eq!(meant(&line), long, "{line:?}");
+        }
+        assert_eq!(meant(&["-n", "prod", "-d", "--dry-run", "-dk", "-v"]), None);
     }
 
     #[test]

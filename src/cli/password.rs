@@ -13,14 +13,15 @@ use secrecy::{ExposeSecret as _, SecretString};
 use tokio::task::spawn_blocking;
 
 use super::screen::Screen;
+#[cfg(not(unix))]
+use super::screen::plain;
 use super::session::Session;
 #[cfg(unix)]
-use super::session::TerminalState;
+use super::terminal::TerminalState;
 use super::values;
 use crate::cluster::UsageError;
 
 const VARIABLE: &str = "WEKACTL_PASSWORD";
-const QUESTION: &str = "Password: ";
 const WAYS: &str = "give it with --password-stdin or WEKACTL_PASSWORD";
 
 /// The flags that every command with a password has.
@@ -93,13 +94,14 @@ impl PasswordFlags {
     }
 }
 
-/// Asks for the password at the terminal.
+/// Asks for the user's password at the terminal.
 ///
 /// # Errors
 /// The answer is empty; the question was interrupted.
-pub(super) async fn ask_for(session: &Session) -> Result<SecretString> {
+pub(super) async fn ask_for(session: &Session, username: &SecretString) -> Result<SecretString> {
     let screen = session.screen().clone();
-    let password = session.answer(move || ask(&screen)).await?;
+    let question = format!("Password of Weka user {}: ", username.expose_secret());
+    let password = session.answer(move || ask(&screen, &question)).await?;
     if password.expose_secret().is_empty() {
         return Err(UsageError("no password was typed: nothing was changed".into()).into());
     }
@@ -122,9 +124,9 @@ fn first_line(mut stream: impl std::io::BufRead) -> Result<SecretString> {
 
 /// The echo ends before the question is seen: an answer that comes at once is not seen either, and is not lost.
 #[cfg(unix)]
-fn ask(screen: &Screen) -> Result<SecretString> {
+fn ask(screen: &Screen, question: &str) -> Result<SecretString> {
     let terminal = TerminalState::hide();
-    screen.question(QUESTION);
+    screen.question(question);
     let password = first_line_of_stdin();
     terminal.restore();
     screen.end_line();
@@ -132,9 +134,9 @@ fn ask(screen: &Screen) -> Result<SecretString> {
 }
 
 #[cfg(not(unix))]
-fn ask(_: &Screen) -> Result<SecretString> {
+fn ask(_: &Screen, question: &str) -> Result<SecretString> {
     let password = dialoguer::Password::new()
-        .with_prompt(QUESTION.trim_end_matches([':', ' ']))
+        .with_prompt(plain(question).trim_end_matches([':', ' ']))
         .report(false)
         .allow_empty_password(true)
         .interact_on(&dialoguer::console::Term::stderr())

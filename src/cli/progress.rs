@@ -16,6 +16,8 @@ use crate::run::{Action, Change, Event, Kind, Mode, Row};
 const FIRST_WAITING_LINE: Duration = Duration::from_secs(10);
 /// How often it is worth another one.
 const NEXT_WAITING_LINE: Duration = Duration::from_secs(30);
+/// Fields that the line of a finished step names.
+const MOST_FIELDS: usize = 2;
 /// A value longer than this is cut in a table: JSON has all of it.
 const LONGEST_VALUE: usize = 160;
 
@@ -203,7 +205,7 @@ enum End {
     Failed,
 }
 
-/// "created IAM role x (0.4s)".
+/// "created IAM role x (0.4s)", "updated instance i-1: disableApiTermination (0.7s)".
 fn ended(row: &Row, end: End, took: Duration) -> String {
     let seconds = took.as_secs_f64();
     match end {
@@ -213,13 +215,25 @@ fn ended(row: &Row, end: End, took: Duration) -> String {
             row.kind, row.name
         ),
         End::Done => format!(
-            "{} {} {} ({seconds:.1}s)",
+            "{} {} {}{} ({seconds:.1}s)",
             participle(row.action),
             row.kind,
-            row.name
+            row.name,
+            changed(&row.changes)
         ),
         End::Stopped => format!("stopped {} ({seconds:.1}s)", row.doing()),
         End::Failed => format!("failed {} ({seconds:.1}s)", row.doing()),
+    }
+}
+
+/// Which fields, in short: ": tags.Name, tags.owner and 4 more".
+fn changed(changes: &[Change]) -> String {
+    let mut fields = changes.iter().map(|change| change.field.as_str());
+    let shown: Vec<&str> = fields.by_ref().take(MOST_FIELDS).collect();
+    match (shown.is_empty(), fields.count()) {
+        (true, _) => String::new(),
+        (false, 0) => format!(": {}", shown.join(", ")),
+        (false, more) => format!(": {} and {more} more", shown.join(", ")),
     }
 }
 
@@ -605,6 +619,25 @@ mod tests {
             (End::Failed, "failed creating IAM role x (0.4s)"),
         ] {
             assert_eq!(ended(&row, end, took), line);
+        }
+        let field = |field: &str| Change {
+            field: field.to_owned(),
+            from: None,
+            to: None,
+        };
+        for (fields, line) in [
+            (&["a"][..], "updated instance i-1: a (0.4s)"),
+            (&["a", "b"], "updated instance i-1: a, b (0.4s)"),
+            (
+                &["a", "b", "c", "d"],
+                "updated instance i-1: a, b and 2 more (0.4s)",
+            ),
+        ] {
+            let row = Row {
+                changes: fields.iter().map(|each| field(each)).collect(),
+                ..Row::new(Kind::Instance, "i-1", Action::Update)
+            };
+            assert_eq!(ended(&row, End::Done, took), line);
         }
         let key = Row::new(Kind::KmsKey, "alias/x", Action::Delete);
         assert_eq!(

@@ -221,10 +221,19 @@ pub(super) fn clap_message(mut message: clap::Error, color: Color) {
     };
 }
 
-/// One line on stderr before there is a [`Screen`].
+/// What is wrong, in one line on stderr, before there is a [`Screen`].
 pub(super) fn early_error(text: &str, color: Color) {
+    early_line(Tone::Error, text, color);
+}
+
+/// What to do about it.
+pub(super) fn early_hint(text: &str, color: Color) {
+    early_line(Tone::Hint, text, color);
+}
+
+fn early_line(tone: Tone, text: &str, color: Color) {
     let colored = color.applies(io::stderr().is_terminal());
-    let line = labelled(Tone::Error, text, colored);
+    let line = labelled(tone, text, colored);
     let _ = write_all(io::stderr().lock(), &format!("{line}\n"));
 }
 

@@ -8,6 +8,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::progress::{Progress, Purpose, Report};
 use super::screen::{Screen, Tone};
+use super::terminal::{Echo, TerminalState};
 use super::{Context, exit};
 use crate::aws::Aws;
 use crate::run::{Event, Mode, Run};
@@ -26,6 +27,7 @@ pub(super) struct Session {
     events: Option<mpsc::UnboundedReceiver<Event>>,
     interrupt: watch::Receiver<bool>,
     watching: JoinHandle<()>,
+    echo: Echo,
     looked: Duration,
 }
 
@@ -47,7 +49,9 @@ impl Session {
         let run = Run::new(mode, sender, interrupted.clone());
         let aws = Aws::connect(context.region(), context.profile(), run.clone()).await?;
         let screen = context.screen.clone();
-        let watching = tokio::spawn(watch_signals(signals, interrupt, run, screen.clone()));
+        let echo = Echo::default();
+        let watching = watch_signals(signals, interrupt, run, screen.clone(), echo.clone());
+        let watching = tokio::spawn(watching);
         Ok(Self {
             screen,
             mode,
@@ -55,6 +59,7 @@ impl Session {
             events: Some(events),
             interrupt: interrupted,
             watching,
+            echo,
             looked: Duration::ZERO,
         })
     }
@@ -125,6 +130,7 @@ impl Session {
         purpose: Purpose,
         work: impl AsyncFnOnce(&Aws) -> Result<T>,
     ) -> Result<(Result<T>, Report)> {
+        let hidden = self.echo.hide_while_drawing(&self.screen);
         let progress = Progress::new(
             self.screen.clone(),
             doing,
@@ -144,6 +150,7 @@ impl Session {
         let _ = finished.send(());
         let (report, events) = drawing.await.context("drawing the progress")?;
         self.events = Some(events);
+        drop(hidden);
         Ok((result, report))
     }
 }
@@ -162,6 +169,7 @@ async fn watch_signals(
     interrupt: watch::Sender<bool>,
     run: Run,
     screen: Screen,
+    echo: Echo,
 ) {
     let mut stopping = false;
     loop {
@@ -172,6 +180,7 @@ async fn watch_signals(
                     Tone::Warning,
                     "stopped at once: run the same command again to go on",
                 );
+                echo.show();
                 std::process::exit(exit::INTERRUPTED.into());
             }
             signal @ (Signal::Interrupt | Signal::Terminate) if !stopping => {
@@ -239,58 +248,6 @@ impl Signals {
         match self.interrupt.recv().await {
             Some(()) => Signal::Interrupt,
             None => std::future::pending().await,
-        }
-    }
-}
-
-/// The terminal's settings as they were before a question without echo.
-pub(super) struct TerminalState(#[cfg(unix)] Option<rustix::termios::Termios>);
-
-impl TerminalState {
-    #[cfg(unix)]
-    fn save() -> Self {
-        Self(rustix::termios::tcgetattr(std::io::stdin()).ok())
-    }
-
-    #[cfg(not(unix))]
-    fn save() -> Self {
-        Self()
-    }
-
-    /// From now on nothing that is typed is seen.
-    #[cfg(unix)]
-    pub(super) fn hide() -> Self {
-        use rustix::termios::{LocalModes, OptionalActions, tcsetattr};
-        let state = Self::save();
-        if let Some(settings) = &state.0 {
-            let mut hidden = settings.clone();
-            hidden.local_modes.remove(LocalModes::ECHO);
-            // A terminal that can not be hidden is none.
-            let _ = tcsetattr(std::io::stdin(), OptionalActions::Now, &hidden);
-        }
-        state
-    }
-
-    /// What is typed is seen again.
-    #[cfg(unix)]
-    pub(super) fn restore(self) {
-        self.set(rustix::termios::OptionalActions::Now);
-    }
-
-    /// The same, where an answer may have been typed in part: the shell must not get it.
-    #[cfg(unix)]
-    fn restore_and_discard(self) {
-        self.set(rustix::termios::OptionalActions::Flush);
-    }
-
-    #[cfg(not(unix))]
-    fn restore_and_discard(self) {}
-
-    #[cfg(unix)]
-    fn set(self, when: rustix::termios::OptionalActions) {
-        if let Some(settings) = self.0 {
-            // A terminal that is gone needs no echo.
-            let _ = rustix::termios::tcsetattr(std::io::stdin(), when, &settings);
         }
     }
 }

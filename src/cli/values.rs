@@ -8,6 +8,7 @@ use icu_properties::CodePointMapData;
 use icu_properties::props::{GeneralCategory, GeneralCategoryGroup};
 use secrecy::SecretString;
 
+use crate::aws::is_region;
 use crate::cluster::UsageError;
 use crate::cluster::names::TAG_PREFIX;
 use crate::cluster::spec::Cores;
@@ -37,10 +38,7 @@ pub(super) fn user_name(text: &str) -> Result<SecretString, &'static str> {
 
 /// A region's name; empty counts as not given, as in scripts that pass a variable.
 pub(super) fn region(text: &str) -> Result<String, &'static str> {
-    let fits = text
-        .chars()
-        .all(|each| each.is_ascii_lowercase() || each.is_ascii_digit() || each == '-');
-    if fits {
+    if text.is_empty() || is_region(text) {
         Ok(text.to_owned())
     } else {
         Err("a region looks like eu-west-1")
@@ -459,7 +457,7 @@ mod tests {
             assert!(!is_host_name(bad), "{bad}");
         }
         assert!(zone_id("Z/../x").is_err());
-        assert!(region("us east").is_err() && region("us-gov-west-1").is_ok());
+        assert!(region("y-run").is_err() && region("us-gov-west-1").is_ok());
         assert!(subnet("subnet-0123456789abcdef0").is_ok() && subnet("subnet-x").is_err());
         for empty_is_not_given in [region(""), subnet(""), host_name(""), zone_id("")] {
             assert_eq!(empty_is_not_given, Ok(String::new()));

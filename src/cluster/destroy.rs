@@ -1,7 +1,7 @@
 //! The order in which a cluster is taken down. What is to be removed is found in AWS, by exact name and by tag;
 //! no record of our own is needed, so that it also cleans up after an import that died anywhere.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -39,6 +39,8 @@ use crate::run::{Action, Change, Interrupted, Kind, Row};
 
 /// `CloudFormation` puts it on what it makes, and removes what has it.
 const STACK_ID_TAG: &str = "aws:cloudformation:stack-id";
+/// What a row says of a value that is set without a look at it.
+const NOT_READ: &str = "(not read)";
 /// Where `scale` is among the functions.
 const SCALE: usize = 2;
 /// A run's longest function is `scale`.
@@ -313,7 +315,7 @@ impl Machines {
             .map(|known| known.get(id) == Some(&true));
         (from != Some(to)).then(|| Change {
             field: "disableApiTermination".to_owned(),
-            from: from.map(|from| from.to_string()),
+            from: Some(from.map_or_else(|| NOT_READ.to_owned(), |from| from.to_string())),
             to: Some(to.to_string()),
         })
     }
@@ -685,9 +687,12 @@ async fn quiesce(aws: &Aws, machine_arn: &str) -> Result<()> {
 
 /// Makes the group launch and require nothing.
 async fn freeze(aws: &Aws, group: &auto_scaling_group::Observed) -> Result<()> {
-    let mut suspended: BTreeSet<&str> = group.suspended.iter().map(String::as_str).collect();
-    let before = suspended.clone();
-    suspended.insert(auto_scaling_group::LAUNCH);
+    let before: Vec<&str> = group.suspended.iter().map(String::as_str).collect();
+    let mut suspended = before.clone();
+    if !suspended.contains(&auto_scaling_group::LAUNCH) {
+        suspended.push(auto_scaling_group::LAUNCH);
+        suspended.sort_unstable();
+    }
     let marked = |value: bool| value.then_some("true");
     let changes = Diff::new()
         .field("suspendedProcesses", &before, &suspended)

@@ -10,6 +10,7 @@ pub mod instance_types;
 pub mod inventory;
 pub mod names;
 pub mod network;
+pub mod overview;
 pub mod policies;
 pub mod request;
 pub mod seal_keys;

@@ -38,7 +38,8 @@ fn the_plan_is_what_the_next_run_does_and_asking_for_it_changes_nothing() {
     assert_eq!(as_json.stdout, live.stdout);
     let text = cluster.sandbox.wekactl(&again).ok();
     assert!(
-        text.stdout.contains("Deactivate  S7  one too many"),
+        text.stdout.starts_with("MACHINE ")
+            && text.stdout.contains("  Deactivate  S7    one too many"),
         "{}",
         text.stdout
     );
@@ -50,7 +51,7 @@ fn the_plan_is_what_the_next_run_does_and_asking_for_it_changes_nothing() {
     let upstream = [&again[..], &["--rules", "upstream"]].concat();
     let upstream = cluster.sandbox.wekactl(&upstream).ok();
     assert!(
-        upstream.stdout.contains("Deactivate  U"),
+        upstream.stdout.contains("  Deactivate  U "),
         "{}",
         upstream.stdout
     );
@@ -76,11 +77,21 @@ fn the_plan_is_what_the_next_run_does_and_asking_for_it_changes_nothing() {
         .ok();
     assert!(
         closed
-            .stderr
-            .contains("nothing would be done: the cluster's IO is"),
+            .stdout
+            .starts_with("nothing would be done: the cluster's IO is"),
         "{}",
-        closed.stderr
+        closed.stdout
     );
+    assert_eq!(closed.stderr, "");
+    let closed = ["debug", "scale-plan", "--name", CLUSTER, "-o", "json"];
+    let closed = cluster.sandbox.wekactl(&closed).ok();
+    let closed: Value = serde_json::from_str(&closed.stdout).expect("JSON");
+    let gate = closed["gate"]["text"].as_str().expect("a gate");
+    assert!(gate.starts_with("the cluster's IO is"), "{gate}");
+    cluster
+        .sandbox
+        .wekactl(&["debug", "scale-plan", "--name", "nope"])
+        .fails(1, &["error: no cluster named nope in eu-central-1: "]);
     std::fs::write(saved, "{}").expect("the directory is ours");
     cluster
         .sandbox
