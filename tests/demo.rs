@@ -161,7 +161,9 @@ fn story() -> Result<()> {
     chapter("6. And six again");
     tell(
         "Two are too many: Weka moves their data to the others, forgets them, and only then they are terminated. The \
-         first minute does nothing: a target that is gone after a minute was a typo.",
+         first minute does nothing: a target that is gone after a minute was a typo. In brackets is the rule that decided; \
+         src/weka/scaling/mod.rs has them all. What is terminated is detached in the next minute: it leaves the group, \
+         which then has what it shall have and launches nothing in its place.",
     );
     resize(&cluster, BACKENDS);
     minutes.pass_until(PATIENCE, BACKENDS)?;
@@ -197,6 +199,7 @@ fn show_made(before: &Value, after: &Value) -> Result<()> {
     table
         .load_style(presets::NOTHING)
         .set_content_arrangement(ContentArrangement::Dynamic)
+        .set_width(100)
         .set_header(["kind", "", "name"]);
     for (kind, title, count) in MADE {
         let names = made.get(kind).cloned().unwrap_or_default();
@@ -208,7 +211,7 @@ fn show_made(before: &Value, after: &Value) -> Result<()> {
         );
         table.add_row([(*title).to_owned(), count.to_string(), names.join("\n")]);
     }
-    println!("{table}\n");
+    println!("{}\n", table.trim_fmt());
     let known = |kind: &str| MADE.iter().any(|(known, ..)| *known == kind);
     let unknown: Vec<&&str> = made.keys().filter(|kind| !known(kind)).collect();
     ensure!(
@@ -306,8 +309,8 @@ impl<'a> Minutes<'a> {
         let counts = [
             (members.difference(&self.members).count(), "launched"),
             (backends.difference(&self.backends).count(), "joined"),
-            (actions(minute, "Deactivate"), "told to drain"),
-            (actions(minute, "Remove"), "removed from Weka"),
+            (actions(minute, "Deactivate").count(), "told to drain"),
+            (actions(minute, "Remove").count(), "removed from Weka"),
             (
                 list(&minute.output["Done"]["Terminated"]).len(),
                 "terminated",
@@ -317,7 +320,11 @@ impl<'a> Minutes<'a> {
         let mut done: Vec<String> = counts
             .iter()
             .filter(|(count, _)| *count > 0)
-            .map(|(count, what)| format!("{count} {what}"))
+            .map(|(count, what)| match *what {
+                "told to drain" => format!("{count} {what} ({})", rules(minute, "Deactivate")),
+                "removed from Weka" => format!("{count} {what} ({})", rules(minute, "Remove")),
+                _ => format!("{count} {what}"),
+            })
             .collect();
         if !minute.errors.is_empty() {
             done.push(minute.errors.clone());
@@ -345,13 +352,19 @@ impl<'a> Minutes<'a> {
     }
 }
 
-/// Machines for which a run decided this.
-fn actions(minute: &Minute, action: &str) -> usize {
+/// Verdicts of a run that decided this for a machine.
+fn actions<'a>(minute: &'a Minute, action: &str) -> impl Iterator<Item = &'a Value> {
     let verdicts = list(&minute.output["Verdicts"]).iter();
-    verdicts
-        // S9: what has begun before goes on.
-        .filter(|verdict| verdict["Action"] == action && verdict["Rule"] != "S9")
-        .count()
+    // S9: what has begun before goes on.
+    verdicts.filter(move |verdict| verdict["Action"] == *action && verdict["Rule"] != "S9")
+}
+
+/// By which rules.
+fn rules(minute: &Minute, action: &str) -> String {
+    let rules: BTreeSet<&str> = actions(minute, action)
+        .filter_map(|verdict| verdict["Rule"].as_str())
+        .collect();
+    rules.into_iter().collect::<Vec<_>>().join(", ")
 }
 
 fn list(value: &Value) -> &[Value] {
