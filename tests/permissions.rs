@@ -302,6 +302,7 @@ fn action(operation: &str) -> Option<String> {
         "sts" => return None,
         "apigateway" => return Some(format!("apigateway:{}", verb(name))),
         "elb" | "elbv2" => "elasticloadbalancing",
+        "lambda" if name == "Invoke" => return Some("lambda:InvokeFunction".to_owned()),
         "stepfunctions" => "states",
         "resourcegroupstaggingapi" => "tag",
         other => other,

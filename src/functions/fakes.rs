@@ -35,6 +35,10 @@ fn before(minutes: i64) -> Timestamp {
 pub(super) struct FakeClock(Arc<Mutex<Timestamp>>);
 
 impl FakeClock {
+    pub(super) fn set(&self, now: Timestamp) {
+        *self.0.lock().unwrap() = now;
+    }
+
     pub(super) fn advance(&self, seconds: i64) {
         *self.0.lock().unwrap() += SignedDuration::from_secs(seconds);
     }

@@ -13,6 +13,7 @@ pub mod lease;
 mod observe;
 pub mod payload;
 pub mod ports;
+pub mod probe;
 pub mod reads;
 mod scale;
 pub mod seal;
@@ -188,6 +189,11 @@ async fn take(
             // What was open in an invocation before this one is closed by now, or was another run's.
             let transport = HttpTransport::new(MANAGEMENT_PORT, &Trust::Any)?;
             let mut rng = StdRng::from_os_rng();
+            if probe::is_question(&input) {
+                let request = payload::read(input)?;
+                let answer = Box::pin(probe::probe(invocation, transport, &mut rng, request));
+                return Ok(serde_json::to_value(answer.await?)?);
+            }
             let fetched = payload::read(input)?;
             let scaled = Box::pin(scale(invocation, transport, &mut rng, fetched)).await?;
             serde_json::to_value(scaled)

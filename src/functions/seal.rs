@@ -37,6 +37,8 @@ pub enum Direction {
     FetchToScale,
     /// What is to be terminated.
     ScaleToTerminate,
+    /// A question, and as whom it is asked.
+    AskerToScale,
 }
 
 /// Whose text it is: it opens for nobody else.
@@ -162,6 +164,7 @@ impl Parties<'_> {
         let direction = match self.direction {
             Direction::FetchToScale => "fetch to scale",
             Direction::ScaleToTerminate => "scale to terminate",
+            Direction::AskerToScale => "asker to scale",
         };
         let time = time.to_string();
         [self.cluster, self.execution, direction, &time]

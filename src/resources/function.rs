@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use aws_sdk_ec2::types::Filter;
 use aws_sdk_lambda::primitives::Blob;
 use aws_sdk_lambda::types::{
@@ -512,6 +512,59 @@ fn is_interface_of(function: &str, description: &str) -> bool {
                     .strip_prefix('-')
                     .is_some_and(|id| uuid::Uuid::try_parse(id).is_ok())
         })
+}
+
+/// What whoever wants to invoke a function has to know of it.
+pub struct Invocable {
+    /// `Pending`, `Active`, `Inactive`, `Failed`.
+    pub state: String,
+    /// Its sealing key, if it has one.
+    pub seal_key: Option<SecretString>,
+}
+
+/// What there is to know of a function before it is invoked; `None`: there is no such function.
+///
+/// # Errors
+/// AWS's failures.
+pub async fn invocable(aws: &Aws, name: &str) -> Result<Option<Invocable>> {
+    let config = aws
+        .lambda()
+        .get_function_configuration()
+        .function_name(name)
+        .send()
+        .await
+        .if_found(GONE)?;
+    Ok(config.map(|config| Invocable {
+        state: config
+            .state()
+            .map_or_else(String::new, |state| state.as_str().to_owned()),
+        seal_key: config
+            .environment()
+            .and_then(|environment| environment.variables()?.get(SEAL_KEY_VARIABLE))
+            .map(|key| key.as_str().into()),
+    }))
+}
+
+/// Invokes a function, and waits for its answer.
+///
+/// # Errors
+/// AWS's failures; the function's own, in its words.
+pub async fn invoke(aws: &Aws, name: &str, input: &Value) -> Result<Value> {
+    let answer = aws
+        .lambda()
+        .invoke()
+        .function_name(name)
+        .payload(Blob::new(serde_json::to_vec(input)?))
+        .send()
+        .await
+        .answer()?;
+    let payload = answer.payload().map_or(&[][..], Blob::as_ref);
+    let output: Value = serde_json::from_slice(payload).context("reading its answer")?;
+    if let Some(kind) = answer.function_error() {
+        let message = output["errorMessage"].as_str().unwrap_or(kind);
+        bail!("it failed: {message}");
+    }
+    Ok(output)
 }
 
 /// The one statement that lets the API invoke `join`, and by which it is known again.
