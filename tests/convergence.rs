@@ -49,13 +49,15 @@ const FAULTS: [Fault; 4] = [
 enum Subject {
     Import,
     Update,
+    ChangeCredentials,
     Destroy,
     DestroyKeeping,
 }
 
-const SUBJECTS: [Subject; 4] = [
+const SUBJECTS: [Subject; 5] = [
     Subject::Import,
     Subject::Update,
+    Subject::ChangeCredentials,
     Subject::Destroy,
     Subject::DestroyKeeping,
 ];
@@ -73,6 +75,7 @@ impl Subject {
         match self {
             Self::Import => "import",
             Self::Update => "update",
+            Self::ChangeCredentials => "change-credentials",
             Self::Destroy => "destroy",
             Self::DestroyKeeping => "destroy --keep-instances",
         }
@@ -83,6 +86,7 @@ impl Subject {
         match self {
             Self::Import => 29,
             Self::Update => 13,
+            Self::ChangeCredentials => 5,
             Self::Destroy | Self::DestroyKeeping => 37,
         }
     }
@@ -112,6 +116,14 @@ impl Subject {
                 sandbox.aws(service, operation, &params);
             }
         }
+        if self == Self::ChangeCredentials {
+            // What the runs have learned.
+            let text = |text: &str| json!({"S": text});
+            let item =
+                json!({"Key": text("cluster-lease"), "Guid": text("one"), "Expires": {"N": "0"}});
+            let put = json!({"TableName": "wekactl-prod", "Item": item});
+            sandbox.aws("dynamodb", "put_item", &put);
+        }
         account
     }
 
@@ -132,8 +144,17 @@ impl Subject {
                 &account.zone,
                 "--lambda-binary",
                 &code,
+                "--no-verify",
             ],
             Self::Update => &["update", "-n", "prod", "--lambda-binary", &code],
+            Self::ChangeCredentials => &[
+                "change-credentials",
+                "-n",
+                "prod",
+                "-u",
+                "other",
+                "--no-verify",
+            ],
             Self::Destroy => &["destroy", "-n", "prod", "--if-exists"],
             Self::DestroyKeeping => &["destroy", "-n", "prod", "--if-exists", "--keep-instances"],
         };

@@ -6,6 +6,7 @@ mod as_before;
 mod bad_input;
 mod complete;
 mod convergence;
+mod credentials;
 mod functions;
 mod histories;
 mod interrupt;

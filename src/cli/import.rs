@@ -123,7 +123,8 @@ pub(super) struct Import {
 
     /// Store user name and password without trying them on the cluster
     ///
-    /// This version never tries them.
+    /// Otherwise the function scale, which runs where the backends are, logs in with them. If the cluster refuses them,
+    /// import fails before the automation begins, or before they replace others that it works with.
     #[arg(long)]
     no_verify: bool,
 
@@ -149,12 +150,6 @@ impl Import {
         };
         let mut session = Session::open(context, mode).await?;
         let given = self.password.given(screen, self.dry_run).await?;
-        if !self.no_verify && screen.is_verbose() {
-            screen.line(
-                Tone::Note,
-                "user name and password are stored without being tried on the cluster",
-            );
-        }
         let cluster = self.name;
         let request = ImportRequest {
             cluster: cluster.clone(),
@@ -167,6 +162,7 @@ impl Import {
             cores: self.cores,
             lambda_binary: self.lambda_binary,
             only_managed: false,
+            verify: !self.no_verify,
         };
         let doing = format!("importing cluster {}", cluster.name);
         // Nobody types a password for a stack that is not there.

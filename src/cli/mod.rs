@@ -5,6 +5,7 @@
     reason = "the doc comments are the help, which people read as it is"
 )]
 
+mod change_credentials;
 mod client_script;
 mod debug;
 mod destroy;
@@ -157,6 +158,7 @@ enum Command {
 enum ClusterCommand {
     Import(Box<import::Import>),
     Update(update::Update),
+    ChangeCredentials(change_credentials::ChangeCredentials),
     Destroy(destroy::Destroy),
 }
 
@@ -166,6 +168,9 @@ impl Command {
         match self {
             Self::Cluster(ClusterCommand::Import(_)) => "wekactl cluster import",
             Self::Cluster(ClusterCommand::Update(_)) => "wekactl cluster update",
+            Self::Cluster(ClusterCommand::ChangeCredentials(_)) => {
+                "wekactl cluster change-credentials"
+            }
             Self::Cluster(ClusterCommand::Destroy(_)) => "wekactl cluster destroy",
             Self::Debug(debug::Debug::ScalePlan(_)) => "wekactl debug scale-plan",
             Self::Version => "wekactl version",
@@ -252,6 +257,7 @@ async fn run(command: Command, context: &Context) -> Result<u8> {
     match command {
         Command::Cluster(ClusterCommand::Import(import)) => import.run(context).await?,
         Command::Cluster(ClusterCommand::Update(update)) => return update.run(context).await,
+        Command::Cluster(ClusterCommand::ChangeCredentials(change)) => change.run(context).await?,
         Command::Cluster(ClusterCommand::Destroy(destroy)) => destroy.run(context).await?,
         Command::Debug(debug) => debug.run(context).await?,
         Command::Version => version::run(context)?,

@@ -10,12 +10,13 @@ use futures::future::join_all;
 use secrecy::SecretString;
 
 use super::before::{self, Before};
+use super::credentials::try_login;
 use super::discovery::{Backend, Discovered};
 use super::inventory::Inventory;
 use super::names::{BEFORE_TAG, Cluster, DESTROYING_TAG, FunctionKind, RolePurpose};
 use super::policies::Policies;
 use super::seal_keys;
-use super::settings::{self, GivenCredentials, Settings};
+use super::settings::{self, Credentials, GivenCredentials, Settings};
 use super::spec::{Dns, Spec};
 use super::steps::{Step, Steps, done};
 use crate::aws::{Aws, CHANGES_AT_ONCE, Probe, join_some, wait_until};
@@ -49,6 +50,8 @@ const IN_SERVICE_DEADLINE: Duration = Duration::from_secs(300);
 pub(super) struct Goal<'a> {
     /// The credentials to store; `None`: those that are stored stay.
     pub(super) credentials: Option<&'a GivenCredentials>,
+    /// The login that is tried on the cluster before the automation begins.
+    pub(super) to_try: Option<&'a Credentials>,
     /// Whether the rule that starts the automation is made where it is missing.
     pub(super) starts_automation: bool,
     /// Whether the functions get a new sealing key.
@@ -61,6 +64,7 @@ pub(super) struct Goal<'a> {
 /// # Errors
 /// Every failed step; the command can be run again.
 pub(super) async fn apply(aws: &Aws, found: Discovered, goal: &Goal<'_>) -> Result<Option<String>> {
+    let addresses = found.addresses();
     let Discovered {
         spec,
         inventory,
@@ -379,6 +383,13 @@ pub(super) async fn apply(aws: &Aws, found: Discovered, goal: &Goal<'_>) -> Resu
             }
             Ok(())
         });
+        let scale = functions.iter().zip(FunctionKind::ALL);
+        let scale = scale.filter(|(_, kind)| *kind == FunctionKind::Scale);
+        let scale: Vec<_> = scale.map(|(step, _)| step.clone()).collect();
+        let tried = steps.after(scale, async move |_| match goal.to_try {
+            Some(login) => try_login(aws, cluster, login, addresses).await.map(drop),
+            None => Ok(()),
+        });
         let permission = steps.after((&functions[0], &api), async move |(_, api)| {
             function::allow_api(
                 aws,
@@ -434,6 +445,7 @@ pub(super) async fn apply(aws: &Aws, found: Discovered, goal: &Goal<'_>) -> Resu
             tagged,
             unmarked,
             permission,
+            tried,
             rotated,
             pruned,
             done(&machine),

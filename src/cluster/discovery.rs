@@ -58,6 +58,16 @@ pub struct Discovered {
     pub code: Arc<Code>,
 }
 
+impl Discovered {
+    /// Addresses of the live backends.
+    pub(super) fn addresses(&self) -> Vec<String> {
+        let backends = self.backends.iter();
+        backends
+            .filter_map(|backend| backend.instance.private_ip.clone())
+            .collect()
+    }
+}
+
 /// A live backend.
 #[derive(Debug, Clone)]
 pub struct Backend {
@@ -1016,6 +1026,7 @@ mod tests {
             cores: None,
             lambda_binary: None,
             only_managed: false,
+            verify: true,
         };
         let go = settings(&json!({}));
         let of = |request: &ImportRequest, settings, kind| cores(request, settings, kind).unwrap();

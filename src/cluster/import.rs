@@ -3,6 +3,7 @@
 use anyhow::Result;
 
 use super::apply::{Goal, apply};
+use super::credentials::try_login;
 use super::discovery::{Discovered, discover};
 use super::names::Cluster;
 pub use super::request::{GivenCredentials, ImportRequest};
@@ -19,8 +20,11 @@ pub async fn look(aws: &Aws, request: &ImportRequest) -> Result<Discovered> {
 /// Makes the cluster as wanted: creates, repairs, or does nothing. Returns the name under which clients reach it,
 /// the alias or the load balancer's own; `None` in a dry run that does not know it yet.
 ///
+/// Credentials that differ from those the automation works with are tried first. Where it does not work yet, those given
+/// are tried before it begins.
+///
 /// # Errors
-/// Every failed step; the command can be run again.
+/// Weka refuses the login; every failed step. The command can be run again.
 pub async fn import(
     aws: &Aws,
     request: &ImportRequest,
@@ -28,8 +32,20 @@ pub async fn import(
     credentials: &GivenCredentials,
 ) -> Result<Option<String>> {
     let is_first = found.stored.settings.is_none();
+    // In a dry run there may be no password, and nothing is asked of the cluster.
+    let mut to_try = credentials
+        .both()
+        .filter(|_| request.verify && !aws.run.is_plan());
+    let is_running = !found.inventory.event_rules.is_empty();
+    if let (Some(stored), true) = (&found.stored.credentials, is_running) {
+        let addresses = found.addresses();
+        if let Some(login) = to_try.take().filter(|_| !credentials.are(stored)) {
+            try_login(aws, &request.cluster, &login, addresses).await?;
+        }
+    }
     let goal = Goal {
         credentials: Some(credentials),
+        to_try: to_try.as_ref(),
         starts_automation: true,
         rotates_keys: false,
     };

@@ -3,6 +3,7 @@
 mod apply;
 pub mod before;
 pub mod code;
+pub mod credentials;
 pub mod destroy;
 pub mod discovery;
 pub mod import;

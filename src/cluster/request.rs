@@ -32,6 +32,8 @@ pub struct ImportRequest {
     pub lambda_binary: Option<PathBuf>,
     /// Only what is managed already counts: no backends are taken from anywhere.
     pub only_managed: bool,
+    /// Whether user name and password are tried on the cluster: not with `--no-verify`.
+    pub verify: bool,
 }
 
 impl ImportRequest {
@@ -48,6 +50,7 @@ impl ImportRequest {
             cores: None,
             lambda_binary,
             only_managed: true,
+            verify: false,
         }
     }
 

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::before::Before;
 use super::names::{Cluster, VERSION};
+use super::policies::LEASE_ITEM;
 use super::spec::{Cores, CpuOptions, Dns, MetadataOptions, Placement, Shape, Spec, Volume};
 use crate::aws::{Answer, Aws};
 use crate::resource::{Diff, Tags};
@@ -19,6 +20,10 @@ use crate::run::{Action, Change, Kind, Row};
 const SETTINGS_KEY: &str = "cluster-settings";
 const CREDENTIALS_KEY: &str = "cluster-creds";
 const NO_TABLE: &[&str] = &["ResourceNotFoundException"];
+
+/// What the runs write into the lease item and a change of the credentials makes doubtful (S2 and S17 of the scaling
+/// rules).
+const LEARNED: [&str; 2] = ["Guid", "RefusedLogin"];
 
 type Item = HashMap<String, AttributeValue>;
 
@@ -41,8 +46,24 @@ pub struct GivenCredentials {
 }
 
 impl GivenCredentials {
+    /// Both are given.
+    pub fn of(credentials: Credentials) -> Self {
+        Self {
+            username: credentials.username,
+            password: Some(credentials.password),
+        }
+    }
+
+    /// Both, if both are given.
+    pub fn both(&self) -> Option<Credentials> {
+        Some(Credentials {
+            username: self.username.clone(),
+            password: self.password.clone()?,
+        })
+    }
+
     /// Whether these are stored, as far as they are given.
-    fn are(&self, stored: &Credentials) -> bool {
+    pub fn are(&self, stored: &Credentials) -> bool {
         let password = self.password.as_ref();
         self.username.expose_secret() == stored.username.expose_secret()
             && password.is_none_or(|given| given.expose_secret() == stored.password.expose_secret())
@@ -456,6 +477,45 @@ pub async fn ensure_credentials(
     aws.run
         .step(Row::new(Kind::Credentials, CREDENTIALS_KEY, action), put)
         .await?;
+    Ok(())
+}
+
+/// Removes from the lease item what the runs have learned with the credentials before: which cluster it is, and that a
+/// login was refused. Nothing else in it is touched.
+///
+/// # Errors
+/// AWS's failures.
+pub async fn forget_learned(aws: &Aws, cluster: &Cluster) -> Result<()> {
+    let table = cluster.base();
+    let lease = get(aws, &table, LEASE_ITEM).await?.unwrap_or_default();
+    let changes: Vec<Change> = LEARNED
+        .into_iter()
+        .filter(|attribute| lease.contains_key(*attribute))
+        .map(|attribute| Change {
+            field: attribute.to_owned(),
+            from: Some("(learned)".to_owned()),
+            to: None,
+        })
+        .collect();
+    if changes.is_empty() {
+        return Ok(());
+    }
+    let remove = async {
+        aws.dynamodb()
+            .update_item()
+            .table_name(&table)
+            .key("Key", AttributeValue::S(LEASE_ITEM.to_owned()))
+            .update_expression(format!("REMOVE {}", LEARNED.join(", ")))
+            .send()
+            .await
+            .answer()?;
+        Ok(())
+    };
+    let row = Row {
+        changes,
+        ..Row::new(Kind::Lease, LEASE_ITEM, Action::Update)
+    };
+    aws.run.step(row, remove).await?;
     Ok(())
 }
 

@@ -39,6 +39,7 @@ pub async fn look(aws: &Aws, request: &UpdateRequest) -> Result<Discovered> {
 pub async fn update(aws: &Aws, request: &UpdateRequest, found: Discovered) -> Result<()> {
     let goal = Goal {
         credentials: None,
+        to_try: None,
         starts_automation: false,
         rotates_keys: request.rotate_keys,
     };

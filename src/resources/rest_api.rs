@@ -210,19 +210,33 @@ impl RestApi {
         Ok(())
     }
 
-    /// Lets the stage show a deployment of what is wanted; makes what is missing of the two.
-    async fn deploy(&self, aws: &Aws, found: &mut Observed) -> Result<()> {
+    /// The deployments of what is wanted, the one to keep first: the one that the stage shows. After a lost answer
+    /// there is another one.
+    fn deployments_of(&self, found: &Observed) -> Vec<String> {
         let description = self.deployment_description();
-        let known = found
+        let shown = found
+            .stage
+            .as_ref()
+            .and_then(|stage| stage.deployment_id.as_ref());
+        let mut ids: Vec<String> = found
             .deployments
             .iter()
-            .find(|snapshot| snapshot.description.as_deref() == Some(&description))
-            .map(|snapshot| snapshot.id.clone());
-        let id = if let Some(id) = known {
+            .filter(|snapshot| snapshot.description.as_deref() == Some(&description))
+            .map(|snapshot| snapshot.id.clone())
+            .collect();
+        ids.sort_by_key(|id| (Some(id) != shown, id.clone()));
+        ids
+    }
+
+    /// Lets the stage show a deployment of what is wanted; makes what is missing of the two, and removes what is too
+    /// much.
+    async fn deploy(&self, aws: &Aws, found: &mut Observed) -> Result<()> {
+        let mut known = self.deployments_of(found).into_iter();
+        let id = if let Some(id) = known.next() {
             id
         } else {
-            // Sent again after a lost answer, it makes a second deployment, which nothing shows and
-            // which goes with the API.
+            // Sent again after a lost answer, it makes a second deployment, which the next run removes.
+            let description = self.deployment_description();
             let made = aws
                 .apigateway()
                 .create_deployment()
@@ -269,6 +283,17 @@ impl RestApi {
                 stage.deployment_id = Some(id);
             }
             Some(_) => {}
+        }
+        for extra in known {
+            aws.apigateway()
+                .delete_deployment()
+                .rest_api_id(&found.id)
+                .deployment_id(&extra)
+                .send()
+                .await
+                .if_found(GONE)
+                .context("removing a second deployment")?;
+            found.deployments.retain(|snapshot| snapshot.id != extra);
         }
         Ok(())
     }
@@ -377,6 +402,7 @@ impl Resource for RestApi {
                 &found.deployed(),
                 &Some(self.deployment_description().as_str()),
             )
+            .field("deployments", &self.deployments_of(found).len().max(1), &1)
             .tags(&found.tags, &self.tags)
             .done();
         if let Some(stage) = &found.stage {
@@ -749,6 +775,11 @@ mod tests {
             }),
             (&["stage.deployment"], |found| {
                 found.stage.as_mut().expect("a stage").deployment_id = Some("d0".into());
+            }),
+            (&["deployments"], |found| {
+                let mut second = found.deployments[1].clone();
+                second.id = "a0".into();
+                found.deployments.push(second);
             }),
             (&["stage.tags.wekactl.io/cluster_name"], |found| {
                 found.stage.as_mut().expect("a stage").tags.clear();
