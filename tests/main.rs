@@ -10,6 +10,7 @@ mod credentials;
 mod functions;
 mod histories;
 mod interrupt;
+mod lists;
 mod local_aws;
 mod names;
 mod output;

@@ -466,6 +466,10 @@ fn versions_helps_and_colors() {
         &["clusters"],
         &["cluster", "import"],
         &["cluster", "destroy"],
+        &["cluster", "join-params"],
+        &["cluster", "list"],
+        &["hostgroup", "list"],
+        &["completion"],
         &["version"],
     ] {
         let long = sandbox.wekactl(&[command, &["--help"]].concat()).ok();

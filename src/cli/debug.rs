@@ -1,5 +1,7 @@
 //! `debug`: single steps, for whoever has to find out what goes on.
 
+mod weka;
+
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
@@ -12,7 +14,7 @@ use super::table::table;
 use crate::aws::Aws;
 use crate::cluster::names::Cluster;
 use crate::cluster::overview;
-use crate::functions::observe;
+use crate::functions::{next_join_script, observe};
 use crate::run::Run;
 use crate::weka::scaling::{Decision, Observation, RuleSet, Settings, decide};
 
@@ -26,9 +28,28 @@ Examples:
     wekactl debug scale-plan --observation seen.json
 ";
 
+const SCRIPT_EXAMPLES: &str = "\
+Examples:
+  wekactl debug join-script --name prod
+";
+
 #[derive(Debug, Subcommand)]
 pub(super) enum Debug {
     ScalePlan(ScalePlan),
+    Jrpc(weka::Jrpc),
+    Backends(weka::Backends),
+    JoinScript(JoinScript),
+}
+
+/// Print the script by which the next new backend would join
+///
+/// It holds no secrets: the machine asks for the credentials when it runs.
+#[derive(Debug, Args)]
+#[command(after_help = SCRIPT_EXAMPLES)]
+pub(super) struct JoinScript {
+    /// Name of the cluster
+    #[arg(short, long)]
+    name: Cluster,
 }
 
 /// Show what the next run of the automation would do about each machine, and by which rule
@@ -71,7 +92,24 @@ impl Debug {
     pub(super) async fn run(self, context: &Context) -> Result<()> {
         match self {
             Self::ScalePlan(plan) => plan.run(context).await,
+            Self::Jrpc(jrpc) => jrpc.run(context).await,
+            Self::Backends(backends) => backends.run(context).await,
+            Self::JoinScript(script) => script.run(context).await,
         }
+    }
+}
+
+impl JoinScript {
+    async fn run(self, context: &Context) -> Result<()> {
+        let aws = Aws::connect(context.region(), context.profile(), Run::unwatched()).await?;
+        let name = self.name.name.clone();
+        overview::group(&aws, &self.name).await?;
+        let script = next_join_script(aws, self.name).await?;
+        let screen = &context.screen;
+        if screen.is_json() {
+            return screen.json(&json!({"cluster": name, "join_script": script}));
+        }
+        screen.data(&script)
     }
 }
 

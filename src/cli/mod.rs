@@ -7,11 +7,15 @@
 
 mod change_credentials;
 mod client_script;
+mod completion;
 mod debug;
 mod destroy;
 mod diagnostics;
 mod hints;
+mod hostgroup;
 mod import;
+mod join_params;
+mod list;
 mod password;
 mod progress;
 mod screen;
@@ -60,6 +64,7 @@ Exit codes:
 
 const CLUSTER_EXAMPLES: &str = "\
 Examples:
+  wekactl cluster list
   wekactl cluster import --name prod --username admin
   wekactl cluster update --name prod --dry-run
   wekactl cluster destroy --name prod --dry-run
@@ -145,6 +150,19 @@ enum Command {
     )]
     Cluster(ClusterCommand),
 
+    /// Look at host groups
+    #[command(
+        subcommand,
+        arg_required_else_help = true,
+        after_help = hostgroup::GROUP_EXAMPLES
+    )]
+    Hostgroup(hostgroup::HostGroupCommand),
+
+    Completion(completion::Completion),
+
+    #[command(hide = true)]
+    Man(completion::Manual),
+
     /// Single steps, to find out what goes on
     #[command(subcommand, hide = true, arg_required_else_help = true)]
     Debug(debug::Debug),
@@ -160,6 +178,8 @@ enum ClusterCommand {
     Update(update::Update),
     ChangeCredentials(change_credentials::ChangeCredentials),
     Destroy(destroy::Destroy),
+    JoinParams(join_params::JoinParams),
+    List(list::List),
 }
 
 impl Command {
@@ -172,7 +192,15 @@ impl Command {
                 "wekactl cluster change-credentials"
             }
             Self::Cluster(ClusterCommand::Destroy(_)) => "wekactl cluster destroy",
+            Self::Cluster(ClusterCommand::JoinParams(_)) => "wekactl cluster join-params",
+            Self::Cluster(ClusterCommand::List(_)) => "wekactl cluster list",
+            Self::Hostgroup(hostgroup::HostGroupCommand::List(_)) => "wekactl hostgroup list",
+            Self::Completion(_) => "wekactl completion",
+            Self::Man(_) => "wekactl man",
             Self::Debug(debug::Debug::ScalePlan(_)) => "wekactl debug scale-plan",
+            Self::Debug(debug::Debug::Jrpc(_)) => "wekactl debug jrpc",
+            Self::Debug(debug::Debug::Backends(_)) => "wekactl debug backends",
+            Self::Debug(debug::Debug::JoinScript(_)) => "wekactl debug join-script",
             Self::Version => "wekactl version",
         }
     }
@@ -259,6 +287,11 @@ async fn run(command: Command, context: &Context) -> Result<u8> {
         Command::Cluster(ClusterCommand::Update(update)) => return update.run(context).await,
         Command::Cluster(ClusterCommand::ChangeCredentials(change)) => change.run(context).await?,
         Command::Cluster(ClusterCommand::Destroy(destroy)) => destroy.run(context).await?,
+        Command::Cluster(ClusterCommand::JoinParams(join)) => join.run(context).await?,
+        Command::Cluster(ClusterCommand::List(list)) => list.run(context).await?,
+        Command::Hostgroup(hostgroup::HostGroupCommand::List(list)) => list.run(context).await?,
+        Command::Completion(completion) => completion.run(context)?,
+        Command::Man(manual) => manual.run(context)?,
         Command::Debug(debug) => debug.run(context).await?,
         Command::Version => version::run(context)?,
     }

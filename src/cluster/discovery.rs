@@ -474,7 +474,8 @@ async fn source_ids(
         let there_are = if stacks.is_empty() {
             "there are no Weka stacks in a usable state".to_owned()
         } else {
-            format!("the Weka stacks there are: {}", stacks.join(", "))
+            let names: Vec<&str> = stacks.iter().map(|stack| stack.name.as_str()).collect();
+            format!("the Weka stacks there are: {}", names.join(", "))
         };
         bail!("there is no stack {name} in {}; {there_are}", aws.region());
     };

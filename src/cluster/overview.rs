@@ -1,11 +1,155 @@
 //! What there is, for whoever asks: nothing here changes anything.
 
-use anyhow::{Context, Result, bail};
+use std::collections::BTreeMap;
 
-use super::names::Cluster;
-use crate::aws::Aws;
-use crate::resource::owned;
-use crate::resources::auto_scaling_group::{self, AutoScalingGroup};
+use anyhow::{Context, Result, bail};
+use aws_sdk_autoscaling::types::Filter;
+use aws_sdk_resourcegroupstagging::types::TagFilter;
+use jiff::Timestamp;
+
+use super::names::{CLUSTER_TAG, Cluster, MANAGED_TAG, STACK_TAG};
+use super::settings;
+use super::stack::{self, WekaStack};
+use crate::aws::{Answer, Aws};
+use crate::resource::{Resource as _, Tags, owned};
+use crate::resources::auto_scaling_group::{self, AutoScalingGroup, Member};
+use crate::resources::instances::{self, Instance};
+use crate::resources::load_balancer::LoadBalancer;
+
+/// A cluster, managed or one that could be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    /// Its name, which is its stack's.
+    pub name: String,
+    /// When its stack was made.
+    pub created: Option<Timestamp>,
+    /// Whether this tool, or the earlier one, manages it.
+    pub managed: bool,
+    /// Its stack, if that is in a usable state.
+    pub stack: Option<WekaStack>,
+}
+
+/// A managed cluster as AWS's lists show it.
+struct Managed {
+    /// The stack it came from; empty: from none. `None`: only its group was seen, which does not tell.
+    stack_id: Option<String>,
+}
+
+/// Every Weka stack in a usable state, and every managed cluster, by name. Three lists, each to its last page, whatever
+/// else is in the account.
+///
+/// # Errors
+/// AWS's failures.
+pub async fn clusters(aws: &Aws) -> Result<Vec<Listed>> {
+    let (_, stacks, tables, groups) = tokio::try_join!(
+        aws.identity(),
+        stack::usable_weka_stacks(aws),
+        tables(aws),
+        groups(aws)
+    )?;
+    let mut managed = tables;
+    for name in groups {
+        managed.entry(name).or_insert(Managed { stack_id: None });
+    }
+    Ok(listed(stacks, managed))
+}
+
+fn listed(stacks: Vec<WekaStack>, mut managed: BTreeMap<String, Managed>) -> Vec<Listed> {
+    let mut listed: Vec<Listed> = stacks
+        .into_iter()
+        .map(|stack| {
+            let is_its =
+                |each: &mut Managed| each.stack_id.as_ref().is_none_or(|id| *id == stack.id);
+            let is_managed = managed.get_mut(&stack.name).is_some_and(is_its);
+            if is_managed {
+                managed.remove(&stack.name);
+            }
+            Listed {
+                name: stack.name.clone(),
+                created: stack.created,
+                managed: is_managed,
+                stack: Some(stack),
+            }
+        })
+        .collect();
+    listed.extend(managed.into_keys().map(|name| Listed {
+        name,
+        created: None,
+        managed: true,
+        stack: None,
+    }));
+    listed.sort_by(|one, other| one.name.cmp(&other.name));
+    listed
+}
+
+/// The tables of managed clusters, by cluster: the first thing that import makes, and the last that destroy removes.
+async fn tables(aws: &Aws) -> Result<BTreeMap<String, Managed>> {
+    let ours = TagFilter::builder().key(MANAGED_TAG).values("true").build();
+    let mut pages = aws
+        .tagging()
+        .get_resources()
+        .tag_filters(ours)
+        .resource_type_filters("dynamodb:table")
+        .into_paginator()
+        .send();
+    let mut found = BTreeMap::new();
+    while let Some(page) = pages.next().await {
+        let page = page.answer().context("listing tables by tag")?;
+        for table in page.resource_tag_mapping_list() {
+            let tags: Tags = table
+                .tags()
+                .iter()
+                .map(|tag| (tag.key().to_owned(), tag.value().to_owned()))
+                .collect();
+            let Some(cluster) = cluster_of(&tags) else {
+                continue;
+            };
+            let arn = table.resource_arn().unwrap_or_default();
+            if arn.ends_with(&format!(":table/{}", cluster.base())) {
+                let stack_id = Some(tags.get(STACK_TAG).cloned().unwrap_or_default());
+                found.insert(cluster.name, Managed { stack_id });
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// The clusters whose groups there are. The tagging service lags behind; Auto Scaling does not.
+async fn groups(aws: &Aws) -> Result<Vec<String>> {
+    let ours = Filter::builder()
+        .name(format!("tag:{MANAGED_TAG}"))
+        .values("true")
+        .build();
+    let mut pages = aws
+        .autoscaling()
+        .describe_auto_scaling_groups()
+        .filters(ours)
+        .into_paginator()
+        .send();
+    let mut found = Vec::new();
+    while let Some(page) = pages.next().await {
+        let page = page
+            .answer()
+            .context("listing Auto Scaling groups by tag")?;
+        for group in page.auto_scaling_groups() {
+            let tags = group.tags().iter();
+            let tags: Tags = tags
+                .filter_map(|tag| Some((tag.key()?.to_owned(), tag.value()?.to_owned())))
+                .collect();
+            let cluster = cluster_of(&tags);
+            found.extend(
+                cluster
+                    .filter(|cluster| group.auto_scaling_group_name() == Some(&cluster.backends()))
+                    .map(|cluster| cluster.name),
+            );
+        }
+    }
+    Ok(found)
+}
+
+fn cluster_of(tags: &Tags) -> Option<Cluster> {
+    tags.get(CLUSTER_TAG)?.parse().ok()
+}
 
 /// The group of a managed cluster.
 ///
@@ -18,11 +162,129 @@ pub async fn group(aws: &Aws, cluster: &Cluster) -> Result<auto_scaling_group::O
         .with_context(|| format!("reading Auto Scaling group {name}"))?;
     let Some(found) = found else {
         bail!(
-            "no cluster named {} in {}: there is no Auto Scaling group {name}",
+            "no cluster named {} in {}: there is no Auto Scaling group {name}; `wekactl cluster list` shows what there is",
             cluster.name,
             aws.region()
         );
     };
     owned::<AutoScalingGroup>(cluster, &name, &found)?;
     Ok(found)
+}
+
+/// The backends of a managed cluster.
+pub struct HostGroup {
+    /// Their group.
+    pub group: auto_scaling_group::Observed,
+    /// Its members, and what EC2 says of each, if it knows it still; by id.
+    pub members: Vec<(Member, Option<Instance>)>,
+}
+
+/// Reads the group and its members: two calls, and one more for every 200 members.
+///
+/// # Errors
+/// As [`group`].
+pub async fn host_group(aws: &Aws, cluster: &Cluster) -> Result<HostGroup> {
+    let group = group(aws, cluster).await?;
+    let ids: Vec<String> = group.member_ids().collect();
+    let found = instances::describe(aws, &ids)
+        .await
+        .context("reading the group's members")?;
+    let mut found: BTreeMap<String, Instance> = found
+        .into_iter()
+        .map(|instance| (instance.id.clone(), instance))
+        .collect();
+    let mut members = group.instances.clone();
+    members.sort_by(|one, other| one.id.cmp(&other.id));
+    let members = members
+        .into_iter()
+        .map(|member| {
+            let instance = found.remove(&member.id);
+            (member, instance)
+        })
+        .collect();
+    Ok(HostGroup { group, members })
+}
+
+impl HostGroup {
+    /// Private addresses of the members that run.
+    pub fn addresses(&self) -> Vec<String> {
+        let instances = self
+            .members
+            .iter()
+            .filter_map(|(_, instance)| instance.as_ref());
+        let running = instances.filter(|instance| instance.is_running());
+        running
+            .filter_map(|instance| instance.private_ip.clone())
+            .collect()
+    }
+}
+
+/// The name under which clients reach a managed cluster: the alias given at import, else the load balancer's own.
+///
+/// # Errors
+/// As [`group`]; there is no load balancer.
+pub async fn client_host(aws: &Aws, cluster: &Cluster) -> Result<String> {
+    let name = cluster.load_balancer();
+    let (_, settings, found) = tokio::try_join!(
+        group(aws, cluster),
+        settings::read_settings(aws, cluster),
+        async {
+            LoadBalancer::find(aws, cluster, &name)
+                .await
+                .with_context(|| format!("reading load balancer {name}"))
+        }
+    )?;
+    if let Some(dns) = settings.and_then(|settings| settings.dns()) {
+        return Ok(dns.alias);
+    }
+    let Some(found) = found.into_iter().next() else {
+        bail!(
+            "cluster {} has no load balancer {name}: run `wekactl cluster import` again",
+            cluster.name
+        );
+    };
+    owned::<LoadBalancer>(cluster, &name, &found)?;
+    Ok(found.dns_name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stack_is_managed_by_the_cluster_that_came_from_it() {
+        let stack = |name: &str| WekaStack {
+            name: name.to_owned(),
+            id: format!("arn:{name}"),
+            status: "CREATE_COMPLETE".to_owned(),
+            created: None,
+        };
+        let managed = [
+            ("from-stack", Some("arn:from-stack")),
+            ("from-another", Some("arn:that-is-gone")),
+            ("from-ids", Some("")),
+            ("just-made", None),
+        ];
+        let managed = managed.map(|(name, stack_id)| {
+            let stack_id = stack_id.map(ToOwned::to_owned);
+            (name.to_owned(), Managed { stack_id })
+        });
+        let stacks = ["free", "from-another", "from-stack", "just-made"].map(stack);
+        let listed = listed(stacks.into(), managed.into());
+        let shown: Vec<_> = listed
+            .iter()
+            .map(|each| (each.name.as_str(), each.managed, each.stack.is_some()))
+            .collect();
+        assert_eq!(
+            shown,
+            [
+                ("free", false, true),
+                ("from-another", false, true),
+                ("from-another", true, false),
+                ("from-ids", true, false),
+                ("from-stack", true, true),
+                ("just-made", true, true),
+            ]
+        );
+    }
 }

@@ -330,8 +330,10 @@ impl VolumeInfo {
 /// # Errors
 /// AWS's failures; items that can not be read, by what is wrong in them.
 pub async fn read(aws: &Aws, cluster: &Cluster) -> Result<Stored> {
-    let ((settings, raw), credentials) =
-        tokio::try_join!(read_settings(aws, cluster), read_credentials(aws, cluster))?;
+    let ((settings, raw), credentials) = tokio::try_join!(
+        read_settings_item(aws, cluster),
+        read_credentials(aws, cluster)
+    )?;
     Ok(Stored {
         settings,
         raw,
@@ -340,7 +342,7 @@ pub async fn read(aws: &Aws, cluster: &Cluster) -> Result<Stored> {
 }
 
 /// Reads the settings alone, parsed and as they are.
-async fn read_settings(aws: &Aws, cluster: &Cluster) -> Result<(Option<Settings>, Item)> {
+async fn read_settings_item(aws: &Aws, cluster: &Cluster) -> Result<(Option<Settings>, Item)> {
     let table = cluster.base();
     let Some(raw) = get(aws, &table, SETTINGS_KEY).await? else {
         return Ok((None, Item::new()));
@@ -351,12 +353,21 @@ async fn read_settings(aws: &Aws, cluster: &Cluster) -> Result<(Option<Settings>
     Ok((Some(settings), raw))
 }
 
+/// Reads the settings alone.
+///
+/// # Errors
+/// As [`read`].
+pub async fn read_settings(aws: &Aws, cluster: &Cluster) -> Result<Option<Settings>> {
+    let (settings, _) = read_settings_item(aws, cluster).await?;
+    Ok(settings)
+}
+
 /// Reads what Weka gets of each backend; `None` where nothing says so.
 ///
 /// # Errors
 /// As [`read`].
 pub async fn read_cores(aws: &Aws, cluster: &Cluster) -> Result<Option<Cores>> {
-    let (settings, _) = read_settings(aws, cluster).await?;
+    let settings = read_settings(aws, cluster).await?;
     Ok(settings.and_then(|settings| settings.cores))
 }
 

@@ -1,7 +1,11 @@
 //! The `CloudFormation` stack a cluster comes from. It is read, never changed.
 
+use std::time::SystemTime;
+
 use anyhow::{Context, Result};
 use aws_sdk_cloudformation::types::StackStatus;
+
+use jiff::Timestamp;
 
 use super::names::Cluster;
 use crate::aws::{Answer, Aws};
@@ -110,27 +114,51 @@ async fn resources(aws: &Aws, name: &str) -> Result<Vec<(String, String)>> {
     Ok(found)
 }
 
-/// Names of the Weka stacks that could be imported, sorted. For the error that says what there is.
+/// A Weka stack that could be imported, or was.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WekaStack {
+    /// Its name.
+    pub name: String,
+    /// Its ARN.
+    pub id: String,
+    /// Such as `CREATE_COMPLETE`.
+    pub status: String,
+    /// When it was made.
+    pub created: Option<Timestamp>,
+}
+
+/// The Weka stacks in a usable state, by name.
 ///
 /// # Errors
 /// AWS's failures.
-pub async fn usable_weka_stacks(aws: &Aws) -> Result<Vec<String>> {
+pub async fn usable_weka_stacks(aws: &Aws) -> Result<Vec<WekaStack>> {
     let mut pages = aws
         .cloudformation()
         .list_stacks()
         .set_stack_status_filter(Some(USABLE.to_vec()))
         .into_paginator()
         .send();
-    let mut names = Vec::new();
+    let mut found = Vec::new();
     while let Some(page) = pages.next().await {
         let page = page.answer().context("listing stacks")?;
-        names.extend(page.stack_summaries().iter().filter_map(|stack| {
-            let is_weka = stack
+        let weka = page.stack_summaries().iter().filter(|stack| {
+            stack
                 .template_description()
-                .is_some_and(|text| text.starts_with(WEKA_DESCRIPTION));
-            is_weka.then(|| stack.stack_name().unwrap_or_default().to_owned())
+                .is_some_and(|text| text.starts_with(WEKA_DESCRIPTION))
+        });
+        found.extend(weka.map(|stack| {
+            let created = stack.creation_time();
+            let created = created.and_then(|time| SystemTime::try_from(*time).ok());
+            WekaStack {
+                name: stack.stack_name().unwrap_or_default().to_owned(),
+                id: stack.stack_id().unwrap_or_default().to_owned(),
+                status: stack
+                    .stack_status()
+                    .map_or_else(String::new, ToString::to_string),
+                created: created.and_then(|time| Timestamp::try_from(time).ok()),
+            }
         }));
     }
-    names.sort();
-    Ok(names)
+    found.sort_by(|one, other| one.name.cmp(&other.name));
+    Ok(found)
 }

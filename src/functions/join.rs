@@ -156,25 +156,34 @@ async fn script(
     id: &str,
     member: Option<Instance>,
 ) -> anyhow::Result<Response> {
+    let own = member.and_then(|member| member.private_ip);
+    let script = script_for(cloud, cluster, own.as_deref()).await?;
+    tracing::info!(instance = id, "handed out the script");
+    Ok(Response::new(200, "text/plain", script))
+}
+
+/// The script for a machine with this address, or for one that is yet to come.
+pub(super) async fn script_for(
+    cloud: &impl Cloud,
+    cluster: &str,
+    own: Option<&str>,
+) -> anyhow::Result<String> {
     let (cores, mut backends) = tokio::try_join!(cloud.cores(), cloud.running_backends())?;
     let cores = cores.ok_or_else(|| {
         anyhow::anyhow!("the stored settings name no cores: run `wekactl cluster import` again")
     })?;
-    let own = member.and_then(|member| member.private_ip);
-    backends.retain(|backend| Some(&backend.private_ip) != own.as_ref());
+    backends.retain(|backend| Some(backend.private_ip.as_str()) != own);
     // One of unknown age is not known to serve.
     backends.sort_by_key(|backend| (backend.launched.is_none(), backend.launched));
     anyhow::ensure!(!backends.is_empty(), "no backend runs to join through");
-    let script = join_script(&JoinScript {
+    Ok(join_script(&JoinScript {
         cluster: cluster.to_owned(),
         cores,
         backends: backends
             .into_iter()
             .map(|backend| backend.private_ip)
             .collect(),
-    });
-    tracing::info!(instance = id, "handed out the script");
-    Ok(Response::new(200, "text/plain", script))
+    }))
 }
 
 fn is_instance_id(id: &str) -> bool {

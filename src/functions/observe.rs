@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::aws::{AwsCloud, SystemClock};
 use super::ports::Cloud as _;
-use super::reads;
+use super::{join, reads};
 use crate::aws::Aws;
 use crate::cluster::names::Cluster;
 use crate::weka::client::{self, Client, Deadlines, MANAGEMENT_PORT};
@@ -21,18 +21,31 @@ use crate::weka::scaling::{Ec2State, Observation, ReadError};
 /// As long as `scale` has, see the timeouts of the functions.
 const TIME: Duration = Duration::from_secs(35);
 
+fn cloud(aws: Aws, cluster: Cluster) -> AwsCloud {
+    AwsCloud {
+        group: cluster.backends(),
+        table: cluster.base(),
+        cluster,
+        aws,
+    }
+}
+
+/// The script that the next new machine would get to join with. It holds no secrets.
+///
+/// # Errors
+/// AWS's failures; nobody to join through.
+pub async fn next_join_script(aws: Aws, cluster: Cluster) -> Result<String> {
+    let cloud = cloud(aws, cluster);
+    join::script_for(&cloud, &cloud.cluster.name, None).await
+}
+
 /// Reads the group, and Weka directly: at these addresses, or else at those of the members that run. Nothing is
 /// changed, and the lease is not taken.
 ///
 /// # Errors
 /// AWS's failures; no credentials are stored. That Weka can not be read is part of the observation.
 pub async fn observe(aws: Aws, cluster: Cluster, addresses: Vec<String>) -> Result<Observation> {
-    let cloud = AwsCloud {
-        group: cluster.backends(),
-        table: cluster.base(),
-        cluster,
-        aws,
-    };
+    let cloud = cloud(aws, cluster);
     let (group, credentials, lease) =
         tokio::try_join!(cloud.group(), cloud.credentials(), cloud.remembered())?;
     let credentials = credentials.context("no credentials of a Weka user are stored")?;
