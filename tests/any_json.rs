@@ -26,7 +26,7 @@ const SEEDS: [&str; 6] = [
     include_str!("fuzz/seeds/seal_keys"),
 ];
 /// The parsers, by name.
-const PARSERS: [&str; 17] = [
+const PARSERS: [&str; 19] = [
     "container id",
     "process id",
     "drive id",
@@ -38,6 +38,8 @@ const PARSERS: [&str; 17] = [
     "interface groups",
     "overrides",
     "reads",
+    "question",
+    "answer to a question",
     "observation",
     "answers",
     "join",

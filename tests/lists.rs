@@ -190,6 +190,25 @@ fn the_clients_script_and_the_backends_of_a_managed_cluster() {
         .fails(2, &["--dns-alias", "looks like weka.example.com"]);
     reads(&sandbox);
 
+    // A name that was given at import stays the clients' name.
+    let zone = json!({"Name": "example.com", "CallerReference": "1"});
+    let zone = sandbox.aws("route53", "create_hosted_zone", &zone);
+    let zone = zone["HostedZone"]["Id"].as_str().expect("an id").to_owned();
+    sandbox.stack(&json!({"name": "named", "backends": 5, "network": "127.31"}));
+    let named = ["-l", "named.example.com", "-z", &zone];
+    let named = sandbox.import_small("named", &named).ok();
+    sandbox.take_calls();
+    let join = sandbox
+        .wekactl(&["cluster", "join-params", "-n", "named"])
+        .ok();
+    assert!(
+        join.stdout.contains("curl named.example.com:14000/"),
+        "{}",
+        join.stdout
+    );
+    assert_eq!(join.stdout, named.stdout);
+    reads(&sandbox);
+
     // The group, and each of its members.
     let id = |number: usize| {
         stack["backends"][number]["id"]

@@ -1,10 +1,5 @@
 //! `cluster join-params`.
 
-#![expect(
-    clippy::doc_markdown,
-    reason = "the doc comments are the help, which people read as it is"
-)]
-
 use anyhow::{Context as _, Result};
 use clap::Args;
 use serde_json::json;

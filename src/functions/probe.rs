@@ -91,7 +91,7 @@ pub struct NotReady(String);
 /// What the function gets. Nobody reads in it what is asked, or as whom.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
-pub(super) struct Request {
+pub struct Request {
     version: u32,
     /// Drawn for this question: what was sealed for one opens for no other.
     probe: String,

@@ -15,6 +15,7 @@ use wekactl::cluster::spec::Cores;
 use wekactl::functions::lease::{Hold, Learned, Lease};
 use wekactl::functions::payload::{self, Fetched, Scaled, Start};
 use wekactl::functions::ports::{Backend, Clock, Cloud, CloudError};
+use wekactl::functions::probe::{self, Answer};
 use wekactl::functions::seal::{Direction, Parties, SealKeys};
 use wekactl::functions::{Invocation, Setup, fetch, join, reads, scale, terminate, transient};
 use wekactl::weka::client::{self, Client, Deadlines, Reply, Request, Transport, TransportError};
@@ -49,6 +50,8 @@ pub(crate) fn understood(text: &str) -> BTreeSet<&'static str> {
         ("interface groups", is::<Vec<InterfaceGroup>>(text)),
         ("overrides", is::<BTreeMap<String, Override>>(text)),
         ("reads", is::<Reads>(text)),
+        ("question", is::<probe::Request>(text)),
+        ("answer to a question", is::<Answer>(text)),
     ] {
         note(name, is_understood);
     }
