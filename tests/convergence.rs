@@ -35,13 +35,16 @@ enum Fault {
     KilledBefore,
     /// The process is killed when it has taken effect.
     KilledAfter,
+    /// Ctrl-C comes while it is under way.
+    Interrupted,
 }
 
-const FAULTS: [Fault; 4] = [
+const FAULTS: [Fault; 5] = [
     Fault::Refused,
     Fault::Unanswered,
     Fault::KilledBefore,
     Fault::KilledAfter,
+    Fault::Interrupted,
 ];
 
 /// A command, and the account that it is run in.
@@ -84,10 +87,10 @@ impl Subject {
     /// Of so many faults one is tried by default.
     fn sample(self) -> usize {
         match self {
-            Self::Import => 29,
-            Self::Update => 13,
-            Self::ChangeCredentials => 5,
-            Self::Destroy | Self::DestroyKeeping => 37,
+            Self::Import => 33,
+            Self::Update => 17,
+            Self::ChangeCredentials => 7,
+            Self::Destroy | Self::DestroyKeeping => 43,
         }
     }
 
@@ -223,19 +226,32 @@ fn disturb(sandbox: &Sandbox, account: &Account, trial: &Trial) {
             Fault::Unanswered => "apply_drop",
             Fault::KilledBefore => "hang",
             Fault::KilledAfter => "apply_hang",
+            Fault::Interrupted => "hold",
         },
     })]);
     sandbox.take_calls();
     let command = Background::start(&mut trial.subject.command(sandbox, account));
-    if matches!(trial.fault, Fault::KilledBefore | Fault::KilledAfter) {
-        wait_until_fired(sandbox, &trial.point.call);
-        command.signal("KILL");
-        assert_eq!(command.end().code, -1);
-    } else {
-        let run = command.end();
-        assert!(matches!(run.code, 0 | 1), "{}", run.stderr);
-        let fired = &sandbox.get("faults")[0]["fired"];
-        assert_eq!(fired, 1, "the call was not made\n{}", run.stderr);
+    match trial.fault {
+        Fault::KilledBefore | Fault::KilledAfter => {
+            wait_until_fired(sandbox, &trial.point.call);
+            command.signal("KILL");
+            assert_eq!(command.end().code, -1);
+        }
+        Fault::Interrupted => {
+            wait_until_fired(sandbox, &trial.point.call);
+            command.signal("INT");
+            command.wait_for("finishing the steps under way");
+            sandbox.fault(&[]);
+            let run = command.end();
+            // It may have been the last call.
+            assert!(matches!(run.code, 0 | 130), "{}", run.stderr);
+        }
+        Fault::Refused | Fault::Unanswered => {
+            let run = command.end();
+            assert!(matches!(run.code, 0 | 1), "{}", run.stderr);
+            let fired = &sandbox.get("faults")[0]["fired"];
+            assert_eq!(fired, 1, "the call was not made\n{}", run.stderr);
+        }
     }
     sandbox.fault(&[]);
     sandbox.wait_for_calls("the end of every call", |calls| {

@@ -7,6 +7,7 @@ mod bad_input;
 mod complete;
 mod convergence;
 mod credentials;
+mod faults;
 mod functions;
 mod histories;
 mod interrupt;

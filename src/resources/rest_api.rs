@@ -3,6 +3,9 @@
 //! A REST API has no unique name: ours is the one of our name with our tag. It is made in four calls, and
 //! whatever of them is missing or has drifted, [`Resource::update`] adds.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
 use anyhow::{Context, Result};
 use aws_sdk_apigateway::config::Config;
 use aws_sdk_apigateway::types::{
@@ -13,7 +16,9 @@ use aws_smithy_types::{Blob, DateTime};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::aws::{Answer, Aws, once};
+use crate::aws::error::Effect;
+use crate::aws::retry::retry_while;
+use crate::aws::{Answer, Aws, AwsError, once};
 use crate::cluster::names::{CLUSTER_TAG, Cluster};
 use crate::resource::{Diff, Resource, Tags, touches};
 use crate::run::{Change, Kind};
@@ -22,6 +27,8 @@ use crate::run::{Change, Kind};
 pub const STAGE: &str = "default";
 
 pub(super) const GONE: &[&str] = &["NotFoundException"];
+/// One deployment in five seconds is taken from an account, and others may have their turn first.
+const DEPLOYMENT_DEADLINE: Duration = Duration::from_secs(180);
 /// The largest page of API Gateway's lists.
 pub(super) const PAGE: i32 = 500;
 
@@ -210,43 +217,20 @@ impl RestApi {
         Ok(())
     }
 
-    /// The deployments of what is wanted, the one to keep first: the one that the stage shows. After a lost answer
-    /// there is another one.
-    fn deployments_of(&self, found: &Observed) -> Vec<String> {
+    /// Lets the stage show a deployment of what is wanted; makes what is missing of the two.
+    async fn deploy(&self, aws: &Aws, found: &mut Observed) -> Result<()> {
         let description = self.deployment_description();
-        let shown = found
-            .stage
-            .as_ref()
-            .and_then(|stage| stage.deployment_id.as_ref());
-        let mut ids: Vec<String> = found
+        let known = found
             .deployments
             .iter()
-            .filter(|snapshot| snapshot.description.as_deref() == Some(&description))
-            .map(|snapshot| snapshot.id.clone())
-            .collect();
-        ids.sort_by_key(|id| (Some(id) != shown, id.clone()));
-        ids
-    }
-
-    /// Lets the stage show a deployment of what is wanted; makes what is missing of the two, and removes what is too
-    /// much.
-    async fn deploy(&self, aws: &Aws, found: &mut Observed) -> Result<()> {
-        let mut known = self.deployments_of(found).into_iter();
-        let id = if let Some(id) = known.next() {
+            .find(|snapshot| snapshot.description.as_deref() == Some(&description))
+            .map(|snapshot| snapshot.id.clone());
+        let id = if let Some(id) = known {
             id
         } else {
-            // Sent again after a lost answer, it makes a second deployment, which the next run removes.
-            let description = self.deployment_description();
-            let made = aws
-                .apigateway()
-                .create_deployment()
-                .rest_api_id(&found.id)
-                .description(&description)
-                .send()
+            let id = make_deployment(aws, &found.id, &description)
                 .await
-                .answer()
                 .context("deploying it")?;
-            let id = made.id().unwrap_or_default().to_owned();
             found.deployments.push(Snapshot {
                 id: id.clone(),
                 description: Some(description),
@@ -284,19 +268,37 @@ impl RestApi {
             }
             Some(_) => {}
         }
-        for extra in known {
-            aws.apigateway()
-                .delete_deployment()
-                .rest_api_id(&found.id)
-                .deployment_id(&extra)
-                .send()
-                .await
-                .if_found(GONE)
-                .context("removing a second deployment")?;
-            found.deployments.retain(|snapshot| snapshot.id != extra);
-        }
         Ok(())
     }
+}
+
+/// Makes a deployment; there is no token by which AWS would know the same call again. So what an unanswered try has made
+/// is looked for before another one.
+async fn make_deployment(aws: &Aws, api_id: &str, description: &str) -> Result<String> {
+    let is_again = AtomicBool::new(false);
+    let passes = |error: &AwsError| error.effect != Effect::None;
+    retry_while(&aws.run, DEPLOYMENT_DEADLINE, passes, || async {
+        if is_again.swap(true, Ordering::Relaxed)
+            && let Some(made) = deployments(aws, api_id)
+                .await?
+                .into_iter()
+                .find(|made| made.description.as_deref() == Some(description))
+        {
+            return Ok(made.id);
+        }
+        let made = aws
+            .apigateway()
+            .create_deployment()
+            .rest_api_id(api_id)
+            .description(description)
+            .customize()
+            .config_override(Config::builder().retry_config(once()))
+            .send()
+            .await
+            .answer()?;
+        Ok(made.id().unwrap_or_default().to_owned())
+    })
+    .await
 }
 
 impl Resource for RestApi {
@@ -402,7 +404,6 @@ impl Resource for RestApi {
                 &found.deployed(),
                 &Some(self.deployment_description().as_str()),
             )
-            .field("deployments", &self.deployments_of(found).len().max(1), &1)
             .tags(&found.tags, &self.tags)
             .done();
         if let Some(stage) = &found.stage {
@@ -562,14 +563,7 @@ async fn observe(aws: &Aws, api: &Api) -> Result<Observed> {
             .send()
             .try_collect(),
         client.get_stage().rest_api_id(id).stage_name(STAGE).send(),
-        client
-            .get_deployments()
-            .rest_api_id(id)
-            .limit(PAGE)
-            .into_paginator()
-            .items()
-            .send()
-            .try_collect(),
+        deployments(aws, id),
     );
     let stage = stage.if_found(GONE)?.map(|stage| Stage {
         deployment_id: stage.deployment_id().map(ToOwned::to_owned),
@@ -584,15 +578,7 @@ async fn observe(aws: &Aws, api: &Api) -> Result<Observed> {
         policy: api.policy().and_then(normalise),
         methods: methods(&paths.if_found(GONE)?.unwrap_or_default()),
         stage,
-        deployments: deployments
-            .if_found(GONE)?
-            .unwrap_or_default()
-            .into_iter()
-            .map(|deployment: Deployment| Snapshot {
-                id: deployment.id.unwrap_or_default(),
-                description: deployment.description,
-            })
-            .collect(),
+        deployments: deployments?,
         tags: api
             .tags()
             .cloned()
@@ -604,6 +590,27 @@ async fn observe(aws: &Aws, api: &Api) -> Result<Observed> {
             .copied()
             .unwrap_or(DateTime::from_secs(0)),
     })
+}
+
+async fn deployments(aws: &Aws, api_id: &str) -> Result<Vec<Snapshot>, AwsError> {
+    let found = aws
+        .apigateway()
+        .get_deployments()
+        .rest_api_id(api_id)
+        .limit(PAGE)
+        .into_paginator()
+        .items()
+        .send()
+        .try_collect()
+        .await
+        .if_found(GONE)?;
+    let found = found.unwrap_or_default().into_iter();
+    Ok(found
+        .map(|deployment: Deployment| Snapshot {
+            id: deployment.id.unwrap_or_default(),
+            description: deployment.description,
+        })
+        .collect())
 }
 
 fn methods(paths: &[Path]) -> Vec<Method> {
@@ -775,11 +782,6 @@ mod tests {
             }),
             (&["stage.deployment"], |found| {
                 found.stage.as_mut().expect("a stage").deployment_id = Some("d0".into());
-            }),
-            (&["deployments"], |found| {
-                let mut second = found.deployments[1].clone();
-                second.id = "a0".into();
-                found.deployments.push(second);
             }),
             (&["stage.tags.wekactl.io/cluster_name"], |found| {
                 found.stage.as_mut().expect("a stage").tags.clear();

@@ -7,7 +7,7 @@ use aws_sdk_apigateway::types::{
 };
 
 use super::rest_api::{GONE, PAGE, STAGE, ours_else_all, tag};
-use crate::aws::{Answer, Aws, once};
+use crate::aws::{Answer, Aws, AwsError, once};
 use crate::cluster::names::{CLUSTER_TAG, Cluster};
 use crate::resource::{Diff, Known, Resource, Tags, touches};
 use crate::run::{Change, Kind};
@@ -71,6 +71,44 @@ impl UsagePlan {
         }
         Err(error).context("adding the API key to it")
     }
+}
+
+impl UsagePlan {
+    /// Adds the stage to the plan, and takes out those whose API is gone: an API that was made again leaves the stage of
+    /// the one before it behind. Returns what the plan has then.
+    async fn show_stage(&self, aws: &Aws, found: &Observed) -> Result<Vec<String>> {
+        let stage = self.stage().get()?.clone();
+        let gone = gone(aws, &found.stages).await?;
+        let mut stages = found.stages.clone();
+        let mut patches: Vec<PatchOperation> =
+            gone.iter().map(|stage| patch(Op::Remove, stage)).collect();
+        stages.retain(|stage| !gone.contains(stage));
+        if !stages.contains(&stage) {
+            patches.push(patch(Op::Add, &stage));
+            stages.push(stage);
+        }
+        if !patches.is_empty() {
+            aws.apigateway()
+                .update_usage_plan()
+                .usage_plan_id(&found.id)
+                .set_patch_operations(Some(patches))
+                .send()
+                .await
+                .answer()?;
+        }
+        Ok(stages)
+    }
+}
+
+/// As AWS writes them in a change.
+fn stages(stages: &[ApiStage]) -> Vec<String> {
+    let stages = stages.iter();
+    stages
+        .map(|stage| {
+            let (api, name) = (stage.api_id(), stage.stage());
+            format!("{}:{}", api.unwrap_or_default(), name.unwrap_or_default())
+        })
+        .collect()
 }
 
 impl Resource for UsagePlan {
@@ -166,23 +204,17 @@ impl Resource for UsagePlan {
 
     async fn update(&self, aws: &Aws, mut found: Observed, changes: &[Change]) -> Result<Observed> {
         if touches(changes, "apiStages") {
-            let stage = self.stage().get()?.clone();
-            // An API that was made again leaves the stage of the one before it behind.
-            let gone = gone(aws, &found.stages).await?;
-            let patches = gone
-                .iter()
-                .map(|stage| patch(Op::Remove, stage))
-                .chain([patch(Op::Add, &stage)])
-                .collect();
-            aws.apigateway()
-                .update_usage_plan()
-                .usage_plan_id(&found.id)
-                .set_patch_operations(Some(patches))
-                .send()
-                .await
-                .answer()?;
-            found.stages.retain(|stage| !gone.contains(stage));
-            found.stages.push(stage);
+            let shown = match self.show_stage(aws, &found).await {
+                // What was read is older than the end of an API that this run has removed.
+                Err(error) if AwsError::of(&error).is_some_and(|cause| cause.is(GONE)) => {
+                    let plan = aws.apigateway().get_usage_plan();
+                    let plan = plan.usage_plan_id(&found.id).send().await.answer()?;
+                    found.stages = stages(plan.api_stages());
+                    self.show_stage(aws, &found).await
+                }
+                shown => shown,
+            };
+            found.stages = shown?;
         }
         if touches(changes, "keys") {
             self.add_key(aws, &found.id).await?;
@@ -253,17 +285,7 @@ async fn observe(aws: &Aws, cluster: &Cluster, name: &str, plan: &Plan) -> Resul
         !tags.contains_key(CLUSTER_TAG) && has_key_of(aws, cluster, name, &keys).await?;
     Ok(Observed {
         id: id.to_owned(),
-        stages: plan
-            .api_stages()
-            .iter()
-            .map(|stage| {
-                format!(
-                    "{}:{}",
-                    stage.api_id().unwrap_or_default(),
-                    stage.stage().unwrap_or_default()
-                )
-            })
-            .collect(),
+        stages: stages(plan.api_stages()),
         key_ids: keys.into_iter().filter_map(|key| key.id).collect(),
         tags,
         has_our_key,

@@ -1,0 +1,221 @@
+//! AWS has a bad day, is slow to believe itself, or somebody does the same at the same time: no person has to do
+//! anything about it.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::again::{Names, assert_no_mutations, drifts};
+use crate::as_before::assert_as_before;
+use crate::complete::make_zone;
+use crate::support::account::{kind, unlike, without_dying_keys};
+use crate::support::background::Background;
+use crate::support::cluster::{CLUSTER, Cluster};
+use crate::support::{APP, PASSWORD, Run, Sandbox, executable};
+
+/// Always the same addresses, so that two accounts can be compared: nothing answers at them.
+fn stack(sandbox: &Sandbox) -> Value {
+    sandbox.stack(&json!({
+        "name": "prod", "backends": 5, "clients": 1, "classic_lb": true, "network": "127.77",
+    }))
+}
+
+/// Changes by hand, as many as meet in one account.
+fn drift(sandbox: &Sandbox, stack: &Value, zone: &str) {
+    let names = Names::of(&sandbox.inventory(), stack, zone);
+    let drifts = drifts(&names).into_iter().step_by(3);
+    for drift in drifts.filter(|drift| drift.what != "the credentials gone") {
+        let (service, operation, params) = drift.call;
+        sandbox.aws(service, operation, &params);
+    }
+}
+
+/// Waits until Lambda has set up every function: an import does not, and a change by hand has to.
+fn wait_for_functions(sandbox: &Sandbox) {
+    let until = Instant::now() + Duration::from_secs(60);
+    loop {
+        let inventory = sandbox.inventory();
+        let mut functions = kind(&inventory, "functions").values();
+        if functions.all(|function| function["State"] == "Active") {
+            return;
+        }
+        assert!(Instant::now() < until, "they never become active");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// Import, update and destroy in an account that is `troubled` from then on. What there is after each is as if it had
+/// not been.
+fn a_life(sandbox: &Sandbox, good: Option<&Value>, troubled: impl Fn(&Sandbox)) -> Value {
+    let stack = stack(sandbox);
+    let zone = make_zone(sandbox);
+    let before = sandbox.inventory();
+    let flags = ["-t", "team=storage", "-l", "weka.example.com", "-z", &zone];
+    let quiet = |run: Run| {
+        let run = run.ok();
+        assert!(!run.stderr.contains("failed"), "{}", run.stderr);
+    };
+    troubled(sandbox);
+    quiet(sandbox.import_small("prod", &flags));
+    let imported = sandbox.inventory();
+    let as_good = |now: &Value| {
+        let mut unlike = good.map_or_else(Vec::new, |good| unlike(good, now));
+        // A function takes its time to be ready, and nobody waits for it.
+        unlike.retain(|line| !(line.contains(" / functions / ") && line.contains(" / State")));
+        assert!(unlike.is_empty(), "{unlike:#?}");
+    };
+    as_good(&imported);
+    wait_for_functions(sandbox);
+    drift(sandbox, &stack, &zone);
+    troubled(sandbox);
+    quiet(sandbox.update_small("prod", &[]));
+    as_good(&sandbox.inventory());
+    troubled(sandbox);
+    quiet(sandbox.destroy("prod", &[]));
+    let after = sandbox.inventory();
+    let (_, keys) = without_dying_keys(&after);
+    assert_as_before(&before, &after, &stack, false, keys.len());
+    imported
+}
+
+#[test]
+fn a_third_of_all_calls_throttled_and_others_lost_or_failed() {
+    let sandbox = Sandbox::start();
+    let good = a_life(&sandbox, None, |_| {});
+    sandbox.post("reset", &json!({}));
+    a_life(&sandbox, Some(&good), |sandbox| {
+        let rule = |action: &str, probability: f64| {
+            json!({
+                "caller": format!("^app:{APP}$"), "count": 0, "action": action, "probability": probability,
+                "message": "Rate exceeded",
+            })
+        };
+        let mut throttled = rule("error", 0.3);
+        (throttled["code"], throttled["status"]) = (json!("ThrottlingException"), json!(400));
+        let mut failed = rule("error", 0.05);
+        (failed["code"], failed["status"]) = (json!("InternalFailure"), json!(500));
+        let mut unavailable = rule("error", 0.05);
+        (unavailable["code"], unavailable["status"]) = (json!("ServiceUnavailable"), json!(503));
+        sandbox.fault(&[
+            throttled,
+            failed,
+            unavailable,
+            rule("drop", 0.03),
+            rule("apply_drop", 0.03),
+        ]);
+    });
+}
+
+#[test]
+fn an_aws_that_is_slow_to_believe_itself() {
+    let sandbox = Sandbox::start();
+    let good = a_life(&sandbox, None, |_| {});
+    sandbox.post("reset", &json!({}));
+    a_life(&sandbox, Some(&good), |sandbox| {
+        sandbox.set(&json!({"strict": true, "table_seconds": 2}));
+    });
+}
+
+#[test]
+fn two_imports_of_one_cluster_at_once_end_in_one_cluster() {
+    let sandbox = Sandbox::start();
+    let code = sandbox.small_code();
+    let mut command = sandbox.command(&[
+        "cluster",
+        "import",
+        "-n",
+        "prod",
+        "-u",
+        "admin",
+        "--no-verify",
+        "--lambda-binary",
+        &code,
+    ]);
+    command.env("WEKACTL_PASSWORD", PASSWORD);
+    for delay_ms in [0, 20] {
+        sandbox.post("reset", &json!({}));
+        let stack = stack(&sandbox);
+        let before = sandbox.inventory();
+        sandbox.set(&json!({"delay_ms": delay_ms}));
+        let both = [0, 1]
+            .map(|_| Background::start(&mut command))
+            .map(Background::end);
+        sandbox.set(&json!({"delay_ms": 0}));
+        for run in &both {
+            // One that stops says why, and what to do.
+            assert!(
+                run.code == 0 || run.code == 1 && run.stderr.contains("error: "),
+                "{}",
+                run.stderr
+            );
+        }
+        sandbox.import_small("prod", &[]).ok();
+        sandbox.take_calls();
+        sandbox.import_small("prod", &[]).ok();
+        assert_no_mutations(&sandbox, "an import after two at once");
+        let inventory = sandbox.inventory();
+        for of_kind in [
+            "rest_apis",
+            "api_keys",
+            "usage_plans",
+            "auto_scaling_groups",
+            "rules",
+        ] {
+            assert_eq!(kind(&inventory, of_kind).len(), 1, "{of_kind}");
+        }
+        sandbox.destroy("prod", &[]).ok();
+        let after = sandbox.inventory();
+        let (_, keys) = without_dying_keys(&after);
+        assert_as_before(&before, &after, &stack, false, keys.len());
+    }
+}
+
+/// New code, other settings of every function, other keys: the runs go on meanwhile, and every one is green.
+#[test]
+fn an_update_under_a_running_automation_stops_no_run() {
+    let cluster = Cluster::start(6);
+    let sandbox = &cluster.sandbox;
+    assert_eq!(cluster.minute().status, "SUCCEEDED");
+    let mut code = std::fs::read(executable()).expect("it is there");
+    code.push(0);
+    let path = sandbox.home().join("wekactl-next");
+    std::fs::write(&path, code).expect("the directory is ours");
+    let path = path.to_str().expect("text");
+    let update = [
+        "cluster",
+        "update",
+        "-n",
+        CLUSTER,
+        "--rotate-keys",
+        "--lambda-binary",
+        path,
+    ];
+    let mut update = Background::start(&mut sandbox.command(&update));
+    let import = [
+        "cluster",
+        "import",
+        "-n",
+        CLUSTER,
+        "-u",
+        "admin",
+        "--no-verify",
+    ];
+    let mut import = sandbox.command(&import);
+    import.env("WEKACTL_PASSWORD", PASSWORD);
+    let mut runs = Vec::new();
+    while update.is_running() {
+        runs.push(cluster.minute());
+    }
+    update.end().ok();
+    let mut import = Background::start(&mut import);
+    while import.is_running() {
+        runs.push(cluster.minute());
+    }
+    import.end().ok();
+    runs.push(cluster.minute());
+    assert!(runs.len() >= 3, "{runs:?}");
+    for run in &runs {
+        assert_eq!(run.status, "SUCCEEDED", "{run:?}");
+    }
+    assert!(cluster.is_at_rest(6));
+}
