@@ -1,5 +1,6 @@
 //! What a user relies on, one file a promise.
 
+mod adoption;
 mod again;
 mod any_json;
 mod as_before;

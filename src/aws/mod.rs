@@ -173,6 +173,22 @@ impl Aws {
         })
     }
 
+    /// The same account in another region.
+    ///
+    /// # Errors
+    /// As [`Aws::identity`].
+    pub async fn in_region(&self, region: &str) -> Result<Self> {
+        let identity = self.identity().await?.clone();
+        let config = self.config.to_builder();
+        Ok(Self {
+            config: config.region(Region::new(region.to_owned())).build(),
+            clients: Clients::default(),
+            identity: OnceCell::new_with(Some(identity)),
+            region: region.to_owned(),
+            run: self.run.clone(),
+        })
+    }
+
     /// The region every call goes to (IAM and Route 53 are global and ignore it).
     pub fn region(&self) -> &str {
         &self.region

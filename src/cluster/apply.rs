@@ -72,13 +72,16 @@ pub(super) async fn apply(aws: &Aws, found: Discovered, goal: &Goal<'_>) -> Resu
         backends,
         network_cards,
         classic_load_balancer: classic,
+        go_protected,
         dns_records,
         code,
     } = found;
     let (spec, stored, backends, classic, code) =
         (&spec, &stored, &backends, classic.as_ref(), &code);
     let (cluster, tags, identity) = (&spec.cluster, &spec.user_tags, aws.identity().await?);
-    let before = &Before::of(cluster, stored.settings.as_ref(), backends, tags, classic);
+    let mut before = Before::of(cluster, stored.settings.as_ref(), backends, tags, classic);
+    before.go_protected.extend(go_protected);
+    let before = &before;
     let seal_keys = seal_keys::phases(&inventory.seal_keys(), goal.rotates_keys);
     // A dry run shows where it ends.
     let (first_keys, later_keys) = match seal_keys.split_last() {

@@ -29,6 +29,10 @@ pub struct Before {
     /// By instance id: of the tags that the user wants on everything, those it had, as they were.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub user_tags: BTreeMap<String, Tags>,
+    /// Ids of the stack's instances that the Go tool has protected from termination and that are no backends of the
+    /// cluster: its clients.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub go_protected: Vec<String>,
     /// The classic load balancer's health check and members.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub classic_load_balancer: Option<classic_load_balancer::Before>,
@@ -47,6 +51,7 @@ impl Before {
         let mut before = stored
             .and_then(|settings| settings.before.clone())
             .unwrap_or_default();
+        let is_go = stored.is_some_and(|settings| !settings.are_ours());
         for backend in backends {
             let (id, tags) = (&backend.instance.id, &backend.instance.tags);
             let was = InstanceBefore::in_tag(cluster, tags).map(|was| was.protected);
@@ -57,9 +62,11 @@ impl Before {
             if backend.launched || is_told {
                 continue;
             }
+            // The Go tool protected every instance of the stack before it did anything else with it.
+            let is_its_own = backend.protected && !is_go;
             before
                 .termination_protection
-                .insert(id.clone(), was.unwrap_or(backend.protected));
+                .insert(id.clone(), was.unwrap_or(is_its_own));
             if tags.contains_key(CLUSTER_TAG) {
                 // Only its own tag tells of it: the settings are lost, and the other tags are ours by now.
                 continue;
@@ -198,6 +205,38 @@ pub fn was_protected(
 ) -> Option<bool> {
     let stored = before.and_then(|before| before.termination_protection.get(&instance.id).copied());
     stored.or_else(|| Some(InstanceBefore::in_tag(cluster, &instance.tags)?.protected))
+}
+
+/// Ids of a stack's instances that the Go tool has protected from termination: those that are, but for the cluster's own
+/// and for another cluster's. It protected all of them, clients too, and left no other trace on those.
+///
+/// # Errors
+/// AWS's failures.
+pub async fn go_protected(
+    aws: &Aws,
+    ids: &[String],
+    own: &BTreeSet<String>,
+) -> Result<Vec<String>> {
+    let ids: Vec<String> = ids
+        .iter()
+        .filter(|id| !own.contains(*id))
+        .cloned()
+        .collect();
+    let found = instances::describe(aws, &ids)
+        .await
+        .context("reading the stack's instances")?;
+    let ids: Vec<String> = found
+        .into_iter()
+        .filter(|each| !each.is_terminated() && !each.tags.contains_key(CLUSTER_TAG))
+        .map(|each| each.id)
+        .collect();
+    let protected = instances::termination_protected(aws, &ids)
+        .await
+        .context("reading the protection of the stack's instances")?;
+    Ok(protected
+        .into_iter()
+        .filter_map(|(id, is_protected)| is_protected.then_some(id))
+        .collect())
 }
 
 /// Ids of the instances whose tags say that they were members of the classic load balancer.

@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use futures::future::join_all;
 
 use super::before::{self, Before};
+use super::go_roles;
 use super::inventory::Inventory;
 use super::names::{BEFORE_TAG, Cluster, DESTROYING_TAG, FunctionKind, RolePurpose, TAG_PREFIX};
 use super::settings::{self, Settings, Stored};
@@ -84,6 +85,8 @@ pub struct Found {
     inventory: Inventory,
     stored: Stored,
     machines: Machines,
+    /// Ids of instances that stay, and that the Go tool has protected from termination.
+    go_protected: Vec<String>,
     classic: Option<classic_load_balancer::Observed>,
     dns: Option<(String, Vec<dns_record::Observed>)>,
 }
@@ -149,11 +152,17 @@ pub async fn look(aws: &Aws, request: &DestroyRequest) -> Result<Option<Found>> 
         Box::pin(machines),
         Box::pin(stored),
     )?;
-    let inventory = Inventory {
+    let mut inventory = Inventory {
         groups,
         ..inventory
     };
-    let (classic, dns) = if stored.settings.is_some() {
+    go_roles::claim(aws, cluster, &mut inventory.roles).await?;
+    let (classic, dns) = if let Some(settings) = &stored.settings {
+        let classic = match settings.are_ours() {
+            true => classic,
+            // The Go tool's settings do not tell of it.
+            false => classic_without_settings(aws, cluster, &inventory.groups).await?,
+        };
         (classic, dns)
     } else {
         // The table is gone, or an import died before it wrote there.
@@ -164,6 +173,7 @@ pub async fn look(aws: &Aws, request: &DestroyRequest) -> Result<Option<Found>> 
             dns_of(aws, cluster, in_tags),
         )?
     };
+    let go_protected = go_protected(aws, cluster, stored.settings.as_ref(), &machines).await?;
     if inventory.names(cluster).is_empty() && machines.instances.is_empty() && classic.is_none() {
         return Ok(None);
     }
@@ -171,9 +181,54 @@ pub async fn look(aws: &Aws, request: &DestroyRequest) -> Result<Option<Found>> 
         inventory,
         stored,
         machines,
+        go_protected,
         classic,
         dns,
     }))
+}
+
+/// Those of the instances that stay which the Go tool has protected: noted when its cluster was taken over, or, where it
+/// was not, every one of the stack's.
+async fn go_protected(
+    aws: &Aws,
+    cluster: &Cluster,
+    settings: Option<&Settings>,
+    machines: &Machines,
+) -> Result<Vec<String>> {
+    let Some(settings) = settings else {
+        return Ok(Vec::new());
+    };
+    let noted = settings.before.as_ref();
+    let ids = match settings.are_ours() {
+        true => noted.map_or_else(Vec::new, |before| before.go_protected.clone()),
+        false => stack::read(aws, cluster)
+            .await?
+            .map_or_else(Vec::new, |stack| stack.instance_ids),
+    };
+    if ids.is_empty() {
+        return Ok(ids);
+    }
+    let own = machines.instances.iter().map(|each| each.id.clone());
+    before::go_protected(aws, &ids, &own.collect()).await
+}
+
+/// What the Go tool has protected and never freed can be terminated by whom it belongs to.
+async fn free_from_go(aws: &Aws, ids: &[String]) -> Result<()> {
+    let lifted = ids.iter().map(|id| {
+        let change = Change {
+            field: "disableApiTermination".to_owned(),
+            from: Some("true".to_owned()),
+            to: Some("false".to_owned()),
+        };
+        let row = Row {
+            changes: vec![change],
+            ..Row::new(Kind::Instance, id, Action::Update)
+        };
+        aws.run
+            .step(row, instances::set_termination_protection(aws, id, false))
+    });
+    join_some(CHANGES_AT_ONCE, lifted).await.settle()?;
+    Ok(())
 }
 
 /// What the table has. Items that can not be read, for what is in them or for a key that is disabled, keep nobody
@@ -393,6 +448,7 @@ pub async fn take_down(
         inventory,
         stored,
         machines,
+        go_protected,
         classic,
         dns,
     } = found;
@@ -487,6 +543,9 @@ pub async fn take_down(
             let keep = request.keep_instances;
             restore_classic(aws, cluster, classic, before, keep, &machines.instances).await
         });
+        let freed = steps.after(&quiet, async move |()| {
+            free_from_go(aws, &go_protected).await
+        });
         let templates = steps.after(&empty, async move |()| {
             remove::<LaunchTemplate>(aws, cluster, &cluster.launch_template(), launch_templates)
                 .await
@@ -575,7 +634,8 @@ pub async fn take_down(
             .chain(logs_and_roles)
             .collect();
         let tried = steps.tried(rest.clone());
-        let storage = steps.after((&group, &classic_restored, &tried), async move |_| {
+        let given_back = (&classic_restored, &freed);
+        let storage = steps.after((&group, given_back, &tried), async move |_| {
             remove::<Table>(aws, cluster, &cluster.base(), tables).await?;
             remove::<KmsKey>(aws, cluster, &cluster.kms_alias(), kms_keys).await
         });
@@ -868,16 +928,21 @@ async fn restore_classic(
     };
     let stored = before.and_then(|before| before.classic_load_balancer.clone());
     let before = stored.unwrap_or_else(|| {
+        let mut members: Vec<String> = before::members_in_tags(cluster, machines).collect();
         let health_check = classic.remembered().unwrap_or_else(|| {
             aws.run.notice(format!(
-                "nothing tells what health check the classic load balancer {} had before: it stays as it is",
+                "nothing tells what health check and members the classic load balancer {} had before: they stay as \
+                 they are",
                 classic.name
             ));
+            // Leaving the group takes them out of it.
+            let ours = machines.iter().map(|machine| &machine.id);
+            members.extend(ours.filter(|id| classic.members.contains(id)).cloned());
             classic.health_check.clone()
         });
         classic_load_balancer::Before {
             health_check,
-            members: before::members_in_tags(cluster, machines).collect(),
+            members,
         }
     });
     // Also those that an earlier, interrupted destroy has set free: they carry no tag of ours any more.
@@ -928,7 +993,8 @@ async fn remove_roles(aws: &Aws, cluster: &Cluster, roles: Vec<role::Observed>) 
         let name = found.name.clone();
         if found.go {
             aws.run.notice(format!(
-                "IAM role {name} has no region's tag and may be another region's: it is left alone"
+                "IAM role {name} is of the earlier tool, and a cluster of this name in another region uses it, or may: it \
+                 is left alone"
             ));
             return Ok(());
         }

@@ -52,6 +52,8 @@ pub struct Discovered {
     pub network_cards: u32,
     /// The stack's classic load balancer as it is.
     pub classic_load_balancer: Option<classic_load_balancer::Observed>,
+    /// Ids of instances that the Go tool has protected and that are no backends, where it is being taken over.
+    pub go_protected: Vec<String>,
     /// What has the alias' name in its zone.
     pub dns_records: Vec<dns_record::Observed>,
     /// What the functions run.
@@ -113,6 +115,7 @@ pub async fn discover(aws: &Aws, request: &ImportRequest) -> Result<Discovered> 
         backends: facts.backends,
         network_cards: facts.network_cards,
         classic_load_balancer: facts.classic_load_balancer,
+        go_protected: facts.go_protected,
         dns_records: facts.dns_records,
         code,
     })
@@ -126,6 +129,7 @@ struct Facts {
     backends: Vec<Backend>,
     network_cards: u32,
     classic_load_balancer: Option<classic_load_balancer::Observed>,
+    go_protected: Vec<String>,
     dns_records: Vec<dns_record::Observed>,
 }
 
@@ -164,7 +168,16 @@ async fn facts(aws: &Aws, request: &ImportRequest) -> Result<Facts> {
         None => {}
     }
     let stack = match settings {
-        Some(_) if request.only_managed => None,
+        Some(settings) if request.only_managed && settings.are_ours() => None,
+        Some(settings) if request.only_managed => {
+            // The Go tool's settings do not tell of it.
+            own_stack(
+                &aws.run,
+                cluster,
+                settings,
+                stack::read(aws, cluster).await?,
+            )?
+        }
         Some(settings) => own_stack(&aws.run, cluster, settings, stack)?,
         None => stack,
     };
@@ -188,7 +201,12 @@ async fn facts(aws: &Aws, request: &ImportRequest) -> Result<Facts> {
         );
     }
     let (sources, freed) = tokio::try_join!(
-        source_ids(aws, request, stack.as_ref(), settings.is_some()),
+        source_ids(
+            aws,
+            request,
+            stack.as_ref().filter(|_| !request.only_managed),
+            settings.is_some()
+        ),
         async {
             match half_destroyed {
                 true => instances::describe_by_tag(aws, cluster)
@@ -225,8 +243,8 @@ async fn facts(aws: &Aws, request: &ImportRequest) -> Result<Facts> {
     let pattern = Pattern { settings, first };
     let cores = cores(request, settings, pattern.instance_type())?;
     let classic_name = match settings {
-        Some(settings) => settings.classic_load_balancer.clone(),
-        None => stack
+        Some(settings) if settings.are_ours() => settings.classic_load_balancer.clone(),
+        _ => stack
             .as_ref()
             .and_then(|stack| stack.classic_load_balancers.first().cloned()),
     };
@@ -294,7 +312,7 @@ async fn facts(aws: &Aws, request: &ImportRequest) -> Result<Facts> {
     };
     // With them there could be no tag of ours on an instance.
     "disabled".clone_into(&mut backends.metadata.instance_metadata_tags);
-    let stack_id = stack.map(|stack| stack.id);
+    let stack_id = stack.as_ref().map(|stack| stack.id.clone());
     let spec = if let Some(settings) = settings {
         Spec {
             cluster: cluster.clone(),
@@ -331,6 +349,13 @@ async fn facts(aws: &Aws, request: &ImportRequest) -> Result<Facts> {
             classic_load_balancer: classic_name,
         }
     };
+    let go_protected = match (settings, &stack) {
+        (Some(settings), Some(stack)) if !settings.are_ours() => {
+            let backends = live.iter().map(|each| each.id.clone()).collect();
+            before::go_protected(aws, &stack.instance_ids, &backends).await?
+        }
+        _ => Vec::new(),
+    };
     check_newcomers(&newcomers, &spec.backends)?;
     check_volume_keys(aws, &spec.backends).await?;
 
@@ -349,6 +374,7 @@ async fn facts(aws: &Aws, request: &ImportRequest) -> Result<Facts> {
         backends,
         network_cards,
         classic_load_balancer,
+        go_protected,
         dns_records,
     })
 }

@@ -6,6 +6,7 @@ pub mod code;
 pub mod credentials;
 pub mod destroy;
 pub mod discovery;
+mod go_roles;
 pub mod import;
 pub mod instance_types;
 pub mod inventory;

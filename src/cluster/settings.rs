@@ -444,9 +444,14 @@ fn changes(stored: Option<&Settings>, wanted: &Settings) -> Vec<Change> {
         .filter_map(serde_json::Value::as_object)
         .flat_map(|object| object.keys());
     let keys: std::collections::BTreeSet<&String> = keys.collect();
+    let shown = |value: Option<&serde_json::Value>| match value {
+        None | Some(serde_json::Value::Null) => None,
+        Some(serde_json::Value::String(text)) => Some(text.clone()),
+        Some(other) => Some(other.to_string()),
+    };
     keys.into_iter()
         .fold(Diff::new(), |diff, key| {
-            diff.field(key, &stored.get(key), &wanted.get(key))
+            diff.field(key, &shown(stored.get(key)), &shown(wanted.get(key)))
         })
         .done()
 }

@@ -35,7 +35,7 @@ pub struct Observed {
     key_ids: Vec<String>,
     tags: Tags,
     /// The Go tool gave its plans no tags: such a one is known by the key in it, which has them.
-    has_our_key: bool,
+    has_ours: bool,
 }
 
 impl UsagePlan {
@@ -148,7 +148,7 @@ impl Resource for UsagePlan {
     }
 
     fn tags(found: &Observed) -> Option<&Tags> {
-        (!found.has_our_key).then_some(&found.tags)
+        (!found.has_ours).then_some(&found.tags)
     }
 
     fn row_name(name: &str, found: &Observed) -> String {
@@ -198,7 +198,7 @@ impl Resource for UsagePlan {
             stages: vec![self.stage().get()?.clone()],
             key_ids: vec![self.key_id.get()?.clone()],
             tags: self.tags.clone(),
-            has_our_key: false,
+            has_ours: false,
         })
     }
 
@@ -281,14 +281,20 @@ async fn observe(aws: &Aws, cluster: &Cluster, name: &str, plan: &Plan) -> Resul
         .unwrap_or_default()
         .into_iter()
         .collect();
-    let has_our_key =
-        !tags.contains_key(CLUSTER_TAG) && has_key_of(aws, cluster, name, &keys).await?;
+    let is_ours = async || {
+        let (key, stage) = tokio::try_join!(
+            has_key_of(aws, cluster, name, &keys),
+            has_stage_of(aws, cluster, plan.api_stages()),
+        )?;
+        anyhow::Ok(key || stage)
+    };
+    let has_ours = !tags.contains_key(CLUSTER_TAG) && is_ours().await?;
     Ok(Observed {
         id: id.to_owned(),
         stages: stages(plan.api_stages()),
         key_ids: keys.into_iter().filter_map(|key| key.id).collect(),
         tags,
-        has_our_key,
+        has_ours,
     })
 }
 
@@ -303,6 +309,20 @@ async fn has_key_of(aws: &Aws, cluster: &Cluster, name: &str, keys: &[PlanKey]) 
         anyhow::Ok(
             key.if_found(GONE)?
                 .and_then(|key| key.tags.and_then(|mut tags| tags.remove(CLUSTER_TAG))),
+        )
+    }))
+    .await?;
+    Ok(owners.contains(&Some(cluster.name.clone())))
+}
+
+/// Whether an API in the plan has the cluster's tag: the Go tool may have died before it added its key.
+async fn has_stage_of(aws: &Aws, cluster: &Cluster, stages: &[ApiStage]) -> Result<bool> {
+    let apis = stages.iter().filter_map(ApiStage::api_id);
+    let owners = futures::future::try_join_all(apis.map(|id| async move {
+        let api = aws.apigateway().get_rest_api().rest_api_id(id).send().await;
+        anyhow::Ok(
+            api.if_found(GONE)?
+                .and_then(|api| api.tags.and_then(|mut tags| tags.remove(CLUSTER_TAG))),
         )
     }))
     .await?;
@@ -344,7 +364,7 @@ mod tests {
             stages: vec!["a1:default".into()],
             key_ids: vec!["k1".into()],
             tags: wanted().tags,
-            has_our_key: false,
+            has_ours: false,
         }
     }
 
@@ -393,7 +413,7 @@ mod tests {
         };
         assert_eq!(UsagePlan::tags(&untagged), Some(&Tags::new()));
         let by_key = Observed {
-            has_our_key: true,
+            has_ours: true,
             ..untagged
         };
         assert_eq!(UsagePlan::tags(&by_key), None);
