@@ -17,6 +17,7 @@ mod local_aws;
 mod names;
 mod output;
 mod permissions;
+mod release;
 mod scaling;
 mod secrets;
 mod support;

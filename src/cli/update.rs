@@ -59,7 +59,8 @@ pub(super) struct Update {
 
     /// A wekactl for Linux to upload as the functions' code, instead of this very program
     ///
-    /// Needed where this program does not run in Lambda: on another operating system, or with a newer glibc.
+    /// Needed where this program does not run in Lambda: with a newer glibc, or on another operating system, unless
+    /// wekactl-lambda-x86_64 of the same release is in the program's directory.
     #[arg(long, value_name = "PATH")]
     lambda_binary: Option<PathBuf>,
 }

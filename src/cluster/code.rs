@@ -30,6 +30,9 @@ const MAX_UNZIPPED: usize = 250 * 1024 * 1024;
 /// more time, the one before saves a tenth for 2 %.
 const DEFLATE_LEVEL: i64 = 5;
 
+/// Beside the program in a release's archive for a system whose own executables Lambda does not run.
+const CARRIED: &str = "wekactl-lambda-x86_64";
+
 /// Stands in every wekactl, so that one of another version, or another program, is known for what it is.
 const MARKER: &str = concat!("wekactl-code:", env!("CARGO_PKG_VERSION"), ";");
 /// Keeps it in the executable, in one piece, whatever the compiler makes of the code that looks for it.
@@ -113,16 +116,24 @@ pub struct Code {
 }
 
 impl Code {
-    /// Reads and judges the executable: this one, unless `--lambda-binary` names another.
+    /// Reads and judges the executable: this one, or on another system the one that is carried beside it, unless
+    /// `--lambda-binary` names another.
     ///
     /// # Errors
     /// [`Unfit`]. Where the calls do not go to AWS itself, one that Amazon Linux would not start is only warned of.
     pub async fn read(aws: &Aws, lambda_binary: Option<&Path>) -> Result<Arc<Self>> {
-        let path = match lambda_binary {
-            Some(path) => path.to_owned(),
-            None => std::env::current_exe().context("asking for the path of this program")?,
+        let (path, is_this) = match lambda_binary {
+            Some(path) => (path.to_owned(), false),
+            None => {
+                let this =
+                    std::env::current_exe().context("asking for the path of this program")?;
+                let runs_in_lambda = cfg!(target_os = "linux");
+                match carried_beside(&this).filter(|_| !runs_in_lambda) {
+                    Some(carried) => (carried, false),
+                    None => (this, true),
+                }
+            }
         };
-        let is_this = lambda_binary.is_none();
         let (code, doubt) = tokio::task::spawn_blocking(move || {
             let (code, doubt) = load(path)?;
             if !is_this {
@@ -159,6 +170,12 @@ impl Code {
         let code = Arc::clone(self);
         tokio::spawn(async move { drop(code.zip().await) });
     }
+}
+
+/// The executable for Lambda that came with this program, also where the program is started by a link to it.
+fn carried_beside(this: &Path) -> Option<PathBuf> {
+    let carried = this.canonicalize().ok()?.with_file_name(CARRIED);
+    carried.is_file().then_some(carried)
 }
 
 fn load(path: PathBuf) -> Result<(Code, Option<Unfit>)> {
@@ -409,6 +426,23 @@ mod tests {
         for content in [&b"\x7fELF"[..], b"wekactl-code:;", b"wekactl-code:1\0"] {
             assert!(said(content).contains("is no wekactl"));
         }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_an_archive_carries_for_lambda_is_found_beside_the_program_and_through_a_link() {
+        let directory = tempfile::tempdir().unwrap();
+        let archive = directory.path().canonicalize().unwrap().join("wekactl-2");
+        let program = archive.join("wekactl");
+        let link = directory.path().join("wekactl");
+        std::fs::create_dir(&archive).unwrap();
+        std::fs::write(&program, "").unwrap();
+        std::os::unix::fs::symlink(&program, &link).unwrap();
+        assert_eq!(carried_beside(&program), None);
+        let carried = archive.join("wekactl-lambda-x86_64");
+        std::fs::write(&carried, "").unwrap();
+        assert_eq!(carried_beside(&program), Some(carried.clone()));
+        assert_eq!(carried_beside(&link), Some(carried));
     }
 
     #[test]
