@@ -602,6 +602,14 @@ fn nothing_hostile_reaches_the_terminal() {
     // Arguments are somebody's, too, where a script passes them on.
     let run = sandbox.wekactl(&["cluster", "destroy", "-n", hostile]);
     plain_lines(&run.fails(2, &["--name"]).stderr);
+    for cores in [
+        format!("compute={hostile},drive=1,frontend=1,memory=1"),
+        format!("compute=1,drive=1,frontend=1,memory={hostile}"),
+    ] {
+        let import = ["cluster", "import", "-n", "prod", "-u", "admin"];
+        let run = sandbox.wekactl(&[&import[..], &["--cores", &cores]].concat());
+        plain_lines(&run.fails(2, &["--cores"]).stderr);
+    }
 }
 
 #[test]

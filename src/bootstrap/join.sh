@@ -138,9 +138,10 @@ getattr(sys.stdout, "buffer", sys.stdout).write(text.encode("utf-8"))
 PYTHON
 }
 
-# A string of curl's configuration.
+# A string of curl's configuration, in which a line of its own would be another option.
 quoted() {
   local value=${1//\\/\\\\}
+  value=${value//$'\n'/\\n}
   printf '"%s"' "${value//\"/\\\"}"
 }
 

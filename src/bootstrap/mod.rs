@@ -172,6 +172,22 @@ esac
     }
 
     #[test]
+    fn a_key_of_two_lines_gives_curl_no_option() {
+        let machine = machine("200 script\n");
+        let output = machine.boot(&UserData {
+            api_key: "k3y\noutput = /etc/passwd".into(),
+            ..example()
+        });
+        assert!(output.status.success(), "{}", machine.read("log"));
+        let asked = machine.read("asked");
+        let lines: Vec<_> = asked.lines().skip(1).collect();
+        assert_eq!(
+            lines,
+            [r#"header = "x-api-key: k3y\noutput = /etc/passwd""#]
+        );
+    }
+
+    #[test]
     fn interfaces_are_spread_over_the_cards() {
         let machine = machine("200 script\n");
         machine.boot(&UserData {

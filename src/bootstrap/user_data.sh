@@ -87,9 +87,10 @@ add_interface() {
     Key=wekactl.io/hostgroup_name,Value=Backends Key=wekactl.io/hostgroup_type,Value=backend
 }
 
-# A string of curl's configuration.
+# A string of curl's configuration, in which a line of its own would be another option.
 quoted() {
   local value=${1//\\/\\\\}
+  value=${value//$'\n'/\\n}
   printf '"%s"' "${value//\"/\\\"}"
 }
 

@@ -2,7 +2,9 @@
 
 mod weka;
 
-use std::path::PathBuf;
+use std::fs::OpenOptions;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use clap::{Args, Subcommand, ValueEnum};
@@ -118,7 +120,7 @@ impl ScalePlan {
         let observation = self.observe(context).await?;
         if let Some(file) = &self.save {
             let text = serde_json::to_string_pretty(&observation)?;
-            std::fs::write(file, text).with_context(|| format!("writing {}", file.display()))?;
+            write_private(file, &text).with_context(|| format!("writing {}", file.display()))?;
         }
         let settings = Settings {
             rules: match self.rules {
@@ -141,6 +143,15 @@ impl ScalePlan {
         overview::group(&aws, &cluster).await?;
         observe(aws, cluster, self.address.clone()).await
     }
+}
+
+/// A file that is made can be read by nobody else: what was seen names machines, addresses and Weka's own words.
+fn write_private(file: &Path, text: &str) -> std::io::Result<()> {
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(file)?.write_all(text.as_bytes())
 }
 
 fn show(decision: &Decision, screen: &Screen) -> Result<()> {
@@ -174,10 +185,10 @@ fn show(decision: &Decision, screen: &Screen) -> Result<()> {
         text += &format!("call  {} {params}\n", call.method);
     }
     for kill in &decision.terminate {
-        text += &format!("terminate  {}  {:?}\n", kill.id, kill.reason);
+        text += &format!("terminate  {}  {:?}\n", plain(&kill.id), kill.reason);
     }
     for id in &decision.detach {
-        text += &format!("detach  {id}\n");
+        text += &format!("detach  {}\n", plain(id));
     }
     screen.data(&text)?;
     // A closed gate is the only finding where there is one.
@@ -185,4 +196,22 @@ fn show(decision: &Decision, screen: &Screen) -> Result<()> {
         screen.line(Tone::Warning, &finding.to_string());
     }
     Ok(())
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn what_is_saved_is_for_its_owner_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("seen.json");
+        write_private(&file, "{\"a long one\": 1}").unwrap();
+        write_private(&file, "{}").unwrap();
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), "{}");
+        let mode = file.metadata().unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
 }

@@ -8,6 +8,7 @@ use icu_properties::CodePointMapData;
 use icu_properties::props::{GeneralCategory, GeneralCategoryGroup};
 use secrecy::SecretString;
 
+use super::screen::plain;
 use crate::aws::is_region;
 use crate::cluster::UsageError;
 use crate::cluster::names::TAG_PREFIX;
@@ -190,16 +191,20 @@ pub(super) fn cores(text: &str) -> Result<Cores, String> {
             .parse::<u32>()
             .ok()
             .filter(|number| *number >= least)
-            .ok_or_else(|| format!("{key}={value}: a number of cores, at least {least}, is wanted"))
+            .ok_or_else(|| {
+                let value = plain(value);
+                format!("{key}={value}: a number of cores, at least {least}, is wanted")
+            })
     };
     let memory = part("memory")?;
     Ok(Cores {
         compute: count("compute", 1)?,
         drive: count("drive", 1)?,
         frontend: count("frontend", 0)?,
-        memory: bytes(memory)
-            .filter(|bytes| *bytes > 0)
-            .ok_or_else(|| format!("memory={memory}: bytes are wanted, or a size like 32.64GB"))?,
+        memory: bytes(memory).filter(|bytes| *bytes > 0).ok_or_else(|| {
+            let memory = plain(memory);
+            format!("memory={memory}: bytes are wanted, or a size like 32.64GB")
+        })?,
     })
 }
 

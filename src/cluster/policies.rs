@@ -70,11 +70,11 @@ impl Policies<'_> {
         let mut statements = vec![self.write_logs(kind), trace()];
         let uses_table = match kind {
             FunctionKind::Join => {
-                statements.extend([describe(), self.read_table()]);
+                statements.extend([describe(kind), self.read_table()]);
                 true
             }
             FunctionKind::Fetch => {
-                statements.extend([describe(), self.read_table(), self.write_lease()]);
+                statements.extend([describe(kind), self.read_table(), self.write_lease()]);
                 true
             }
             FunctionKind::Scale => {
@@ -86,7 +86,7 @@ impl Policies<'_> {
             }
             FunctionKind::Terminate => {
                 statements.extend([
-                    describe(),
+                    describe(kind),
                     self.write_lease(),
                     self.change_group(),
                     self.change_instances(),
@@ -232,9 +232,17 @@ fn trace() -> Value {
     )
 }
 
-/// Nor have these.
-fn describe() -> Value {
-    allow(&["autoscaling:Describe*", "ec2:Describe*"], &json!("*"))
+/// Nor have these. An attribute may also be the user data of any instance, and so another cluster's API key: only who
+/// asks for one may.
+fn describe(kind: FunctionKind) -> Value {
+    let mut actions = vec![
+        "autoscaling:DescribeAutoScalingGroups",
+        "ec2:DescribeInstances",
+    ];
+    if kind == FunctionKind::Terminate {
+        actions.push("ec2:DescribeInstanceAttribute");
+    }
+    allow(&actions, &json!("*"))
 }
 
 fn allow(actions: &[&str], resource: &Value) -> Value {
@@ -309,8 +317,9 @@ mod tests {
         let free = [
             "xray:PutTelemetryRecords",
             "xray:PutTraceSegments",
-            "autoscaling:Describe*",
-            "ec2:Describe*",
+            "autoscaling:DescribeAutoScalingGroups",
+            "ec2:DescribeInstances",
+            "ec2:DescribeInstanceAttribute",
         ];
         for (word, (_, permissions)) in documents("prod", true, "aws") {
             for statement in permissions["Statement"].as_array().unwrap() {
