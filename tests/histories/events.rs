@@ -297,8 +297,11 @@ impl Event {
         match self {
             Self::Kill(_) => world.weka.kill(id),
             Self::Stop(_) => world.stop(id),
-            Self::Reboot(_) => world.weka.reboot(id),
-            Self::ComeBack(_) => world.weka.come_back(id),
+            // EC2 refuses to reboot what does not run.
+            Self::Reboot(_) if world.account.machines[id].state == Ec2State::Running => {
+                world.weka.reboot(id);
+            }
+            Self::ComeBack(_) => world.start(id),
             Self::ConsoleTerminate(_) => world.end(id),
             Self::Purge(_) => {
                 world.end(id);

@@ -202,6 +202,15 @@ impl World {
         self.account.machine_mut(id).state = Ec2State::Stopped;
     }
 
+    /// Whatever it was that kept it from running ends.
+    pub(crate) fn start(&mut self, id: &str) {
+        self.weka.come_back(id);
+        let machine = self.account.machine_mut(id);
+        if machine.state == Ec2State::Stopped {
+            machine.state = Ec2State::Running;
+        }
+    }
+
     /// From outside: the instance is gone.
     pub(crate) fn end(&mut self, id: &str) {
         self.account.end(id);
