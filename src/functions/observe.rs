@@ -74,6 +74,7 @@ pub async fn observe(aws: Aws, cluster: Cluster, addresses: Vec<String>) -> Resu
         pinned_guid: lease.guid,
         previous_desired: lease.previous_desired,
         group,
+        nfs: None,
         weka: read.map(|(reads, _)| reads).map_err(|error| ReadError {
             text: error.to_string(),
         }),

@@ -188,6 +188,7 @@ async fn observe_and_act<C: Cloud, K: Clock, T: Transport>(
         pinned_guid: fetched.guid.clone(),
         previous_desired: fetched.previous_desired,
         group: fetched.group(invocation.setup.group.clone()),
+        nfs: None,
         weka,
     };
     let decision = decide(&observation, settings);

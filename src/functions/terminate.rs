@@ -346,6 +346,7 @@ mod tests {
             let instance = &group.instances[number as usize];
             Kill {
                 id: instance.id.clone(),
+                group: group.name.clone(),
                 private_ip: instance.private_ip.clone(),
                 launched: instance.launched,
                 reason: Reason::Removed,

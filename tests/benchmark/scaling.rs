@@ -106,6 +106,7 @@ fn decision() -> Duration {
         pinned_guid: None,
         previous_desired: Some(MACHINES - 10),
         group,
+        nfs: None,
         weka: Ok(reads),
     };
     let decision = decide(&observation, &Settings::default());

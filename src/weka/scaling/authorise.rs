@@ -40,7 +40,8 @@ pub struct AwsCalls {
     pub errors: Vec<Finding>,
 }
 
-/// What of the order still holds for the group as it is now.
+/// What of the order still holds for one group as it is now. What is of another group waits until that one is asked
+/// about.
 pub fn authorise(order: &Order, fresh: &Group, now: Timestamp, settings: &Settings) -> AwsCalls {
     let members: BTreeMap<&str, &Instance> = fresh
         .instances
@@ -48,7 +49,9 @@ pub fn authorise(order: &Order, fresh: &Group, now: Timestamp, settings: &Settin
         .map(|instance| (instance.id.as_str(), instance))
         .collect();
     let mut calls = AwsCalls::default();
-    release(order, &members, now, settings, &mut calls);
+    let kills = order.terminate.iter();
+    let kills = kills.filter(|kill| kill.group == fresh.name).collect();
+    release(kills, &members, now, settings, &mut calls);
     let leaves: BTreeSet<&str> = calls.release.iter().map(String::as_str).collect();
     let staying = || {
         members
@@ -77,14 +80,13 @@ pub fn authorise(order: &Order, fresh: &Group, now: Timestamp, settings: &Settin
 }
 
 fn release(
-    order: &Order,
+    mut kills: Vec<&Kill>,
     members: &BTreeMap<&str, &Instance>,
     now: Timestamp,
     settings: &Settings,
     calls: &mut AwsCalls,
 ) {
     // Those that Weka has released come before those that it only does not know.
-    let mut kills: Vec<&Kill> = order.terminate.iter().collect();
     kills.sort_by_key(|kill| (kill.reason == Reason::Absent, *kill));
     let mut seen = BTreeSet::new();
     let mut absent = 0;

@@ -1,5 +1,7 @@
 //! The decision itself, by this project's rules.
 
+mod gateways;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::SignedDuration;
@@ -11,10 +13,10 @@ use super::decision::{
 use super::gate::{self, Survey};
 use super::machines::{Machine, Part, belongs, is_bygone_client, machines};
 use super::observation::{Ec2State, Instance, Observation, RuleSet, Settings};
-use super::script::Script;
+use super::script::{self, Script};
 use super::upstream;
 use crate::weka::ids::ContainerId;
-use crate::weka::types::{ContainerStatus, DriveStatus, State, Status};
+use crate::weka::types::{ContainerStatus, DriveStatus, InterfaceGroup, State, Status};
 
 /// No machine younger than this is forgotten: a join may still be under way on it (S5).
 const YOUNGEST_REMOVED: SignedDuration = SignedDuration::from_mins(10);
@@ -70,14 +72,18 @@ pub fn active_members(observation: &Observation) -> Vec<String> {
     active.into_iter().collect()
 }
 
-fn closed(observation: &Observation, gate: Gate, mut verdicts: Vec<Verdict>) -> Decision {
+pub(super) fn closed(
+    observation: &Observation,
+    gate: Gate,
+    mut verdicts: Vec<Verdict>,
+) -> Decision {
     verdicts.sort();
     verdicts.dedup_by(|one, other| one.key == other.key);
     Decision::closed(gate, verdicts, &observation.group.name)
 }
 
 /// Every machine that can be told apart, and every instance without one, where nothing more is known of them.
-fn unread(observation: &Observation, rule: Rule) -> Vec<Verdict> {
+pub(super) fn unread(observation: &Observation, rule: Rule) -> Vec<Verdict> {
     let machines = known_machines(observation);
     let mut verdicts: Vec<Verdict> = machines
         .iter()
@@ -90,7 +96,7 @@ fn unread(observation: &Observation, rule: Rule) -> Vec<Verdict> {
         .iter()
         .filter_map(|verdict| verdict.instance.clone())
         .collect();
-    let instances = observation.group.instances.iter();
+    let instances = observation.instances();
     let unknown = instances.filter(|instance| !known.contains(&instance.id));
     verdicts.extend(unknown.map(|instance| held(instance, rule)));
     verdicts
@@ -100,7 +106,7 @@ fn unread(observation: &Observation, rule: Rule) -> Vec<Verdict> {
 fn known_machines(observation: &Observation) -> Vec<Machine<'_>> {
     let machines = observation
         .reads()
-        .map(|reads| machines(reads, &observation.group));
+        .map(|reads| machines(reads, observation));
     machines.and_then(Result::ok).unwrap_or_default()
 }
 
@@ -108,7 +114,7 @@ fn held(instance: &Instance, rule: Rule) -> Verdict {
     of_instance(instance, Class::Held, Action::Leave, rule, BEHIND_A_GATE)
 }
 
-fn of_machine(
+pub(super) fn of_machine(
     machine: &Machine<'_>,
     class: Class,
     action: Action,
@@ -126,7 +132,7 @@ fn of_machine(
     }
 }
 
-fn of_instance(
+pub(super) fn of_instance(
     instance: &Instance,
     class: Class,
     action: Action,
@@ -151,12 +157,19 @@ struct Plan<'a> {
     survey: &'a Survey<'a>,
     /// By their containers alone, in the machines' order.
     classes: Vec<Class>,
-    /// Indexes of machines that are members and not out of the cluster, in the order in which they would go.
+    /// Indexes of machines that are members of the backends' group and not out of the cluster, in the order in which
+    /// they would go.
     members: Vec<usize>,
+    /// The same of the gateways' group, those that are in an interface group or on their way out.
+    gateways: Vec<usize>,
+    /// The same, those that are in no interface group.
+    outside: Vec<usize>,
     /// Indexes of machines that are on their way out, whoever's they are, and of those chosen so far.
     leaving: BTreeSet<usize>,
-    /// How many more may go for their health (S8).
+    /// How many more may go for their health, gateways excepted (S8).
     allowance: u32,
+    /// How many more gateways may.
+    gateway_allowance: u32,
     /// A container of which Weka says something that is new to us (S12).
     unknown: Option<ContainerId>,
     script: Script,
@@ -174,7 +187,7 @@ impl<'a> Plan<'a> {
             .map(|machine| class::of_machine(machine, survey.clock, settings))
             .collect();
         let is_member = |machine: &Machine<'_>| machine.instance.is_some_and(Instance::is_member);
-        let mut members: Vec<usize> = (0..machines.len())
+        let mut in_order: Vec<usize> = (0..machines.len())
             .filter(|index| classes[*index] != Class::Inactive && is_member(&machines[*index]))
             .collect();
         let leaving: BTreeSet<usize> = (0..machines.len())
@@ -183,7 +196,7 @@ impl<'a> Plan<'a> {
                     || class::is_emptying(&machines[*index], survey.clock, settings)
             })
             .collect();
-        members.sort_by_key(|index| {
+        in_order.sort_by_key(|index| {
             let machine = &machines[*index];
             (
                 classes[*index],
@@ -196,12 +209,25 @@ impl<'a> Plan<'a> {
                 machine.parts[0].id,
             )
         });
-        let draining = u32::try_from(leaving.len()).unwrap_or(u32::MAX);
+        let (gateways, members): (Vec<usize>, Vec<usize>) = in_order
+            .into_iter()
+            .partition(|index| machines[*index].is_gateway);
+        let (gateways, outside) = gateways.into_iter().partition(|index| {
+            let groups = &survey.reads.interface_groups;
+            leaving.contains(index) || script::serves(&machines[*index], groups)
+        });
+        let allowance = |of_gateways| {
+            let leaving = leaving.iter();
+            let of_kind = leaving.filter(|index| machines[**index].is_gateway == of_gateways);
+            let draining = u32::try_from(of_kind.count()).unwrap_or(u32::MAX);
+            settings.max_unhealthy.saturating_sub(draining)
+        };
         Self {
             observation,
             settings,
             survey,
-            allowance: settings.max_unhealthy.saturating_sub(draining),
+            allowance: allowance(false),
+            gateway_allowance: allowance(true),
             unknown: machines
                 .iter()
                 .flat_map(|machine| &machine.parts)
@@ -209,6 +235,8 @@ impl<'a> Plan<'a> {
                 .map(|part| part.id),
             classes,
             members,
+            gateways,
+            outside,
             leaving,
             script: Script::default(),
             verdicts: BTreeMap::new(),
@@ -338,6 +366,7 @@ impl<'a> Plan<'a> {
     fn kill(&mut self, instance: &Instance, reason: Reason, needs: Vec<usize>) {
         self.terminate.push(Kill {
             id: instance.id.clone(),
+            group: self.observation.group_of(instance).name.clone(),
             private_ip: instance.private_ip.clone(),
             launched: instance.launched,
             reason,
@@ -348,69 +377,91 @@ impl<'a> Plan<'a> {
     // Deactivation: what drains already, what is not well, what is too many.
 
     fn deactivate(&mut self) {
-        let count = |class| {
-            let members = self.members.iter();
-            members
-                .filter(|index| self.classes[**index] == class)
-                .count()
-        };
-        let (draining, unhealthy) = (count(Class::Deactivating), count(Class::Unhealthy));
-        // The vendor's formula: everything that drains, and either all that are too many or a few that are not well.
-        let for_health = (self.settings.max_unhealthy as usize)
-            .saturating_sub(draining)
-            .min(unhealthy);
-        let chosen = draining.max(self.excess()).max(for_health);
-        let chosen: Vec<usize> = self.members.iter().take(chosen).copied().collect();
-        self.leave_the_rest(&chosen);
-        let of = |class| {
-            let chosen = chosen.iter().copied();
-            chosen
-                .filter(|index| self.classes[*index] == class)
-                .collect::<Vec<_>>()
-        };
-        let (draining, unhealthy, healthy) = (
-            of(Class::Deactivating),
-            of(Class::Unhealthy),
-            of(Class::Healthy),
-        );
-        for index in draining {
+        let backends = self.first_to_go(false);
+        let gateways = self.first_to_go(true);
+        self.leave_the_rest(&[backends.as_slice(), &gateways].concat());
+        let chosen = self.sorted(&backends);
+        for index in chosen.draining {
             self.go_on(index);
         }
-        let (down, up): (Vec<usize>, Vec<usize>) = unhealthy
-            .into_iter()
-            .partition(|index| self.is_lost(*index));
-        for index in down {
+        for index in chosen.down {
             self.heal_down(index);
         }
         let leftovers = self.leftovers();
-        for index in up {
+        for index in chosen.up {
             self.heal_up(index);
         }
-        for index in healthy {
+        for index in chosen.healthy {
             self.shrink(index);
         }
+        self.deactivate_gateways(&gateways);
         // Leftovers come last in the order of calls, whatever their turn at the allowance was.
         for index in leftovers {
-            let machine = self.machine(index);
-            self.script.deactivate_leftover(machine, self.survey.reads);
+            self.ask_to_leave(index, Purpose::Leftover);
         }
     }
 
-    /// The target for size: the higher of this run's and the one before's; without one before, none (S7).
-    fn target(&self) -> Option<usize> {
-        let previous = self.observation.previous_desired?;
-        usize::try_from(self.observation.group.desired.max(previous)).ok()
+    /// Members of a group by the vendor's formula: everything that drains, and either all that are too many or a few
+    /// that are not well.
+    fn first_to_go(&self, of_gateways: bool) -> Vec<usize> {
+        let members = self.members_of(of_gateways);
+        let count = |class| {
+            let of_class = members
+                .iter()
+                .filter(|index| self.classes[**index] == class);
+            of_class.count()
+        };
+        let (draining, unhealthy) = (count(Class::Deactivating), count(Class::Unhealthy));
+        let for_health = (self.settings.max_unhealthy as usize)
+            .saturating_sub(draining)
+            .min(unhealthy);
+        // Those that drain already included.
+        let too_many = self
+            .target(of_gateways)
+            .map_or(0, |target| members.len().saturating_sub(target));
+        let count = draining.max(too_many).max(for_health);
+        members.iter().take(count).copied().collect()
     }
 
-    /// How many members are too many, those that drain already included.
-    fn excess(&self) -> usize {
-        self.target()
-            .map_or(0, |target| self.members.len().saturating_sub(target))
+    fn sorted(&self, chosen: &[usize]) -> Chosen {
+        let of = |class| -> Vec<usize> {
+            let chosen = chosen.iter().copied();
+            chosen
+                .filter(|index| self.classes[*index] == class)
+                .collect()
+        };
+        let (down, up) = of(Class::Unhealthy)
+            .into_iter()
+            .partition(|index| self.is_lost(*index));
+        Chosen {
+            draining: of(Class::Deactivating),
+            down,
+            up,
+            healthy: of(Class::Healthy),
+        }
     }
 
-    /// Members that are neither leaving nor the one in question.
+    fn members_of(&self, gateways: bool) -> &[usize] {
+        if gateways {
+            &self.gateways
+        } else {
+            &self.members
+        }
+    }
+
+    /// A group's target for size: the higher of this run's and the one before's; without one before, none (S7).
+    fn target(&self, of_gateways: bool) -> Option<usize> {
+        let (group, previous) = match &self.observation.nfs {
+            Some(nfs) if of_gateways => (&nfs.group, nfs.previous_desired),
+            _ => (&self.observation.group, self.observation.previous_desired),
+        };
+        usize::try_from(group.desired.max(previous?)).ok()
+    }
+
+    /// Members of its group that are neither leaving nor the one in question.
     fn staying(&self, without: usize) -> Vec<usize> {
-        let members = self.members.iter().copied();
+        let members = self.members_of(self.machine(without).is_gateway);
+        let members = members.iter().copied();
         members
             .filter(|index| *index != without && !self.leaving.contains(index))
             .collect()
@@ -419,7 +470,20 @@ impl<'a> Plan<'a> {
     /// Whether enough members stay without it and without those that leave.
     fn is_too_many(&self, index: usize) -> bool {
         let staying = self.staying(index).len();
-        self.target().is_some_and(|target| staying >= target)
+        self.target(self.machine(index).is_gateway)
+            .is_some_and(|target| staying >= target)
+    }
+
+    /// Asks for what is missing for it to leave; whether anything was. A backend keeps the port that it may have.
+    fn ask_to_leave(&mut self, index: usize, purpose: Purpose) -> bool {
+        let machine = self.machine(index);
+        let is_backend = machine.instance.is_some() && !machine.is_gateway;
+        let ports: &[InterfaceGroup] = if is_backend {
+            &[]
+        } else {
+            &self.survey.reads.interface_groups
+        };
+        self.script.deactivate(machine, purpose, ports)
     }
 
     fn leave_the_rest(&mut self, chosen: &[usize]) {
@@ -443,10 +507,7 @@ impl<'a> Plan<'a> {
 
     /// A machine on its way out gets the calls that are missing (S9).
     fn go_on(&mut self, index: usize) {
-        let detail = if self
-            .script
-            .deactivate(self.machine(index), Purpose::Continue)
-        {
+        let detail = if self.ask_to_leave(index, Purpose::Continue) {
             "drains: what is missing is asked for"
         } else {
             "drains"
@@ -456,7 +517,7 @@ impl<'a> Plan<'a> {
 
     fn heal_down(&mut self, index: usize) {
         if self.take_allowance(index) {
-            self.script.deactivate(self.machine(index), Purpose::Health);
+            self.ask_to_leave(index, Purpose::Health);
             self.judge(index, Action::Deactivate, Rule::S8, "down for too long");
         } else {
             self.judge(
@@ -478,7 +539,7 @@ impl<'a> Plan<'a> {
                 format!("not well, and waits: {why}"),
             );
         } else if self.take_allowance(index) {
-            self.script.deactivate(self.machine(index), Purpose::Health);
+            self.ask_to_leave(index, Purpose::Health);
             self.judge(
                 index,
                 Action::Deactivate,
@@ -503,16 +564,24 @@ impl<'a> Plan<'a> {
         if self.leaving.contains(&index) {
             return true;
         }
-        if self.allowance == 0 {
+        let allowance = if self.machine(index).is_gateway {
+            &mut self.gateway_allowance
+        } else {
+            &mut self.allowance
+        };
+        if *allowance == 0 {
             return false;
         }
-        self.allowance -= 1;
+        *allowance -= 1;
         self.leaving.insert(index);
         true
     }
 
     /// Whether the cluster stands it that this one begins to leave though it is up (S8).
     fn is_safe_to_lose(&self, index: usize) -> Result<(), String> {
+        if self.machine(index).is_gateway {
+            return self.is_replaceable(index);
+        }
         let status = &self.survey.reads.status;
         if !status.is_fully_protected() {
             return Err("not all data is fully protected".to_owned());
@@ -532,7 +601,7 @@ impl<'a> Plan<'a> {
         match self.why_not_shrunk(index) {
             Ok(()) => {
                 self.leaving.insert(index);
-                self.script.deactivate(self.machine(index), Purpose::Size);
+                self.ask_to_leave(index, Purpose::Size);
                 self.judge(index, Action::Deactivate, Rule::S7, "one too many");
             }
             Err(Wait::ItsTurn(rule, why)) => {
@@ -550,15 +619,21 @@ impl<'a> Plan<'a> {
                     rule,
                     format!("one too many, and waits: {why}"),
                 );
-                let group = self.observation.group.name.clone();
-                self.report(rule, &group, format!("the group can not shrink: {why}"));
+                let instance = self.machine(index).instance;
+                let group = instance.map_or(&self.observation.group, |instance| {
+                    self.observation.group_of(instance)
+                });
+                self.report(
+                    rule,
+                    &group.name,
+                    format!("the group can not shrink: {why}"),
+                );
             }
         }
     }
 
     /// Everything that has to be true for a machine to go for size (S7, S12).
     fn why_not_shrunk(&self, index: usize) -> Result<(), Wait> {
-        let status = &self.survey.reads.status;
         if !self.is_too_many(index) {
             return Err(Wait::turn("enough are on their way out"));
         }
@@ -571,12 +646,35 @@ impl<'a> Plan<'a> {
             let text = format!("{} is not up", self.machine(*down).key);
             return Err(Wait::Person(Rule::S7, text));
         }
+        let is_gateway = self.machine(index).is_gateway;
+        if !is_gateway {
+            self.can_rebuild(staying.len())?;
+        }
+        let limit = self.members_of(is_gateway).len() / 10;
+        let limit = limit.max(self.settings.drain_limit as usize);
+        let leaving = self.leaving.iter();
+        let leaving = leaving.filter(|each| self.machine(**each).is_gateway == is_gateway);
+        if leaving.count() >= limit {
+            return Err(Wait::turn(format!("{limit} may drain at once")));
+        }
+        let leads = |each: &usize| self.machine(*each).leads();
+        if leads(&index) && self.leaving.iter().any(leads) {
+            return Err(Wait::turn(
+                "it leads the cluster, and another that does is draining",
+            ));
+        }
+        if is_gateway {
+            return Ok(());
+        }
+        self.fits(staying.len())
+    }
+
+    /// Whether the cluster could stand the loss of yet another machine when so many stay (S7).
+    fn can_rebuild(&self, staying: usize) -> Result<(), Wait> {
+        let status = &self.survey.reads.status;
         let floor = gate::floor(status, self.settings) as usize;
-        if staying.len() < floor {
-            let text = format!(
-                "{} members would stay, the cluster needs {floor}",
-                staying.len()
-            );
+        if staying < floor {
+            let text = format!("{staying} members would stay, the cluster needs {floor}");
             return Err(Wait::Person(Rule::S7, text));
         }
         if !status.is_fully_protected() {
@@ -591,17 +689,7 @@ impl<'a> Plan<'a> {
                 "the cluster has not enough failure domains to rebuild",
             ));
         }
-        let limit = (self.settings.drain_limit as usize).max(self.members.len() / 10);
-        if self.leaving.len() >= limit {
-            return Err(Wait::turn(format!("{limit} may drain at once")));
-        }
-        let leads = |each: &usize| self.machine(*each).leads();
-        if leads(&index) && self.leaving.iter().any(leads) {
-            return Err(Wait::turn(
-                "it leads the cluster, and another that does is draining",
-            ));
-        }
-        self.fits(staying.len())
+        Ok(())
     }
 
     /// Whether what is stored fits on the machines that stay (S7).
@@ -611,11 +699,10 @@ impl<'a> Plan<'a> {
             let text = "the cluster does not say its capacity".to_owned();
             return Err(Wait::Person(Rule::S7, text));
         };
-        // Leftovers hold some of the capacity, too.
-        let in_use = self
-            .classes
-            .iter()
-            .filter(|class| **class != Class::Inactive)
+        // Leftovers hold some of the capacity, too, and gateways none.
+        let machines = self.survey.machines.iter().zip(&self.classes);
+        let in_use = machines
+            .filter(|(machine, class)| **class != Class::Inactive && !machine.is_gateway)
             .count();
         let spare = status.hot_spare as usize;
         let (before, after) = (in_use.saturating_sub(spare), staying.saturating_sub(spare));
@@ -715,9 +802,7 @@ impl<'a> Plan<'a> {
             .collect();
         let mut unknown: Vec<&Instance> = self
             .observation
-            .group
-            .instances
-            .iter()
+            .instances()
             .filter(|instance| !known.contains(instance.id.as_str()))
             .collect();
         unknown.sort_by(|one, other| one.id.cmp(&other.id));
@@ -857,25 +942,23 @@ impl<'a> Plan<'a> {
     }
 
     fn done(mut self) -> Decision {
-        let suspended = &self.observation.group.suspended;
-        let lacking: Vec<&str> = SUSPENDED
-            .into_iter()
-            .filter(|process| !suspended.iter().any(|each| each == process))
-            .collect();
-        if !lacking.is_empty() {
-            let group = self.observation.group.name.clone();
-            let text = format!(
-                "Auto Scaling may end members by itself: {} should be suspended; `wekactl cluster import` repairs that",
-                lacking.join(", ")
-            );
-            self.report(Rule::S13, &group, text);
+        for group in self.observation.groups() {
+            let lacking: Vec<&str> = SUSPENDED
+                .into_iter()
+                .filter(|process| !group.suspended.iter().any(|each| each == process))
+                .collect();
+            if !lacking.is_empty() {
+                let text = format!(
+                    "Auto Scaling may end members by itself: {} should be suspended; `wekactl cluster import` repairs that",
+                    lacking.join(", ")
+                );
+                self.report(Rule::S13, &group.name, text);
+            }
         }
         let killed: BTreeSet<&String> = self.terminate.iter().map(|kill| &kill.id).collect();
         let protect: BTreeSet<String> = self
             .observation
-            .group
-            .instances
-            .iter()
+            .instances()
             .filter(|instance| instance.is_member() && !killed.contains(&instance.id))
             .map(|instance| instance.id.clone())
             .collect();
@@ -889,6 +972,14 @@ impl<'a> Plan<'a> {
             errors: self.errors.into_iter().collect(),
         }
     }
+}
+
+/// Members of a group that may leave, in the order of their turns.
+struct Chosen {
+    draining: Vec<usize>,
+    down: Vec<usize>,
+    up: Vec<usize>,
+    healthy: Vec<usize>,
 }
 
 /// Why a machine that is too many stays for now.

@@ -27,6 +27,7 @@ pub enum Rule {
     S15,
     S17,
     S19,
+    S20,
 }
 
 impl fmt::Display for Rule {
@@ -48,7 +49,7 @@ pub struct Decision {
     pub terminate: Vec<Kill>,
     /// Instances that are gone and leave the group; it launches others if it lacks some.
     pub detach: Vec<String>,
-    /// Members that stay, and are protected again.
+    /// Members of all groups that stay, and are protected again.
     pub protect: Vec<String>,
     /// What a person should know of this run.
     pub errors: Vec<Finding>,
@@ -168,6 +169,8 @@ pub enum Purpose {
 pub struct Kill {
     /// `i-…`
     pub id: String,
+    /// Its group, by which [`authorise`](super::authorise) tells whether it is asked about it.
+    pub group: String,
     /// Its address.
     pub private_ip: Option<String>,
     /// When it was launched: an id and an address may come back, with the launch time they do not.

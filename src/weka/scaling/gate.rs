@@ -34,6 +34,16 @@ pub(super) fn survey<'a>(
     if observation.group.desired == 0 {
         return Err(closed(Rule::U, "the group's desired capacity is 0"));
     }
+    if let Some(nfs) = &observation.nfs
+        && nfs.group.desired == 0
+        && !nfs.group.instances.is_empty()
+    {
+        let text = format!(
+            "the desired capacity of {} is 0, and it has gateways: nothing is done until it is 1 or more",
+            nfs.group.name
+        );
+        return Err(closed(Rule::S20, &text));
+    }
     if settings.leftover_after <= SignedDuration::ZERO {
         return Err(closed(Rule::U, "the time for leftovers is not above 0"));
     }
@@ -55,7 +65,7 @@ pub(super) fn survey<'a>(
     }
     has_containers_for_drives(reads)?;
     let clock = clock(status, observation.now)?;
-    let machines = machines(reads, &observation.group)?;
+    let machines = machines(reads, observation)?;
     knows_the_group(observation, &machines)?;
     Ok(Survey {
         reads,
@@ -174,7 +184,8 @@ pub fn is_whole(
 /// taken for those of our containers.
 fn knows_the_group(observation: &Observation, machines: &[Machine<'_>]) -> Result<(), Gate> {
     let has_members = observation.group.instances.iter().any(Instance::is_member);
-    if has_members && machines.iter().all(|machine| machine.instance.is_none()) {
+    let is_backend = |machine: &Machine<'_>| machine.instance.is_some() && !machine.is_gateway;
+    if has_members && !machines.iter().any(is_backend) {
         let text = "no member of the group is among the containers that the cluster lists";
         return Err(closed(Rule::S2, text));
     }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::{SignedDuration, Timestamp};
 
 use super::decision::{Gate, Rule};
-use super::observation::{Group, Instance};
+use super::observation::{Instance, Observation};
 use crate::weka::ids::ContainerId;
 use crate::weka::types::{
     Container, ContainerStatus, Drive, DriveStatus, Mode, Process, Reads, State,
@@ -23,8 +23,10 @@ pub(super) struct Machine<'a> {
     pub(super) address: Option<&'a str>,
     /// What its containers say it is.
     pub(super) instance_id: Option<&'a str>,
-    /// The living member of the group that it is.
+    /// The living member of a group that it is.
     pub(super) instance: Option<&'a Instance>,
+    /// Whether that group is the gateways'.
+    pub(super) is_gateway: bool,
     /// At least one, by id.
     pub(super) parts: Vec<Part<'a>>,
 }
@@ -47,7 +49,10 @@ type Place<'a> = (Option<&'a str>, Option<&'a str>);
 ///
 /// # Errors
 /// What can not be told apart closes the gate (S1).
-pub(super) fn machines<'a>(reads: &'a Reads, group: &'a Group) -> Result<Vec<Machine<'a>>, Gate> {
+pub(super) fn machines<'a>(
+    reads: &'a Reads,
+    observation: &'a Observation,
+) -> Result<Vec<Machine<'a>>, Gate> {
     let mut places: BTreeMap<Place<'a>, Vec<Part<'a>>> = BTreeMap::new();
     let parts = parts(reads)?;
     let named = named_at(&parts);
@@ -62,13 +67,14 @@ pub(super) fn machines<'a>(reads: &'a Reads, group: &'a Group) -> Result<Vec<Mac
             address,
             instance_id,
             instance: None,
+            is_gateway: false,
             parts,
         });
     }
     for machine in &machines {
         machine.check()?;
     }
-    find_instances(&mut machines, group)?;
+    find_instances(&mut machines, observation)?;
     machines.sort_by(|one, other| one.key.cmp(&other.key));
     Ok(machines)
 }
@@ -187,14 +193,19 @@ fn place<'a>(part: &Part<'a>, named: &Named<'a>) -> Result<Place<'a>, Gate> {
     Ok((address, candidates.pop_first()))
 }
 
-/// Tells each machine which living member of the group it is.
-fn find_instances<'a>(machines: &mut [Machine<'a>], group: &'a Group) -> Result<(), Gate> {
+/// Tells each machine which living member of which group it is.
+fn find_instances<'a>(
+    machines: &mut [Machine<'a>],
+    observation: &'a Observation,
+) -> Result<(), Gate> {
     let mut by_id: BTreeMap<&str, &Instance> = BTreeMap::new();
-    for instance in &group.instances {
+    for instance in observation.instances() {
         if by_id.insert(&instance.id, instance).is_some() {
-            return Err(closed(format!("the group lists {} twice", instance.id)));
+            return Err(closed(format!("{} is listed twice", instance.id)));
         }
     }
+    let gateways = observation.nfs.iter().flat_map(|nfs| &nfs.group.instances);
+    let gateways: BTreeSet<&str> = gateways.map(|instance| instance.id.as_str()).collect();
     by_id.retain(|_, instance| instance.is_alive());
     let mut by_address: BTreeMap<&str, Vec<&Instance>> = BTreeMap::new();
     for instance in by_id.values().copied() {
@@ -224,6 +235,11 @@ fn find_instances<'a>(machines: &mut [Machine<'a>], group: &'a Group) -> Result<
             return Err(closed(format!("{other} and {} are both {id}", machine.key)));
         }
         machine.instance = Some(instance);
+        machine.is_gateway = gateways.contains(id);
+        if machine.is_gateway && machine.drives().next().is_some() {
+            let text = format!("{} is of the gateways' group, and has drives", machine.key);
+            return Err(closed(text));
+        }
     }
     Ok(())
 }

@@ -29,6 +29,13 @@
 //! | S17 | Refused credentials are not tried again until they change or fifteen minutes have passed. |
 //! | S18 | Several backends are asked at once, none for long. |
 //! | S19 | The second read has a veto: on one instance if it shows life, on all if it fails. |
+//! | S20 | With gateways, a target of 0 for a group that has instances closes the gate. |
+//!
+//! # Gateways
+//!
+//! Machines that serve NFS have a group of their own and no drives, so that S6 and what S7 and S8 say of data do not
+//! concern them. What leaves of them loses its port in the interface group first. What they may do at once is counted
+//! apart from the backends: with gateways, no more is done about a backend than without.
 
 mod authorise;
 mod class;
@@ -50,4 +57,6 @@ pub use decision::{
     Action, Call, CallKind, Class, Decision, Finding, Gate, Kill, Purpose, Reason, Rule, Verdict,
 };
 pub use gate::is_whole;
-pub use observation::{Ec2State, Group, Instance, Observation, ReadError, RuleSet, Settings};
+pub use observation::{
+    Ec2State, Gateways, Group, Instance, Observation, ReadError, RuleSet, Settings,
+};

@@ -1,5 +1,7 @@
 //! What one run sees: everything that the decision rests on, as one plain value.
 
+use std::collections::BTreeSet;
+
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
@@ -16,6 +18,10 @@ pub struct Observation {
     pub previous_desired: Option<u32>,
     /// The Auto Scaling group.
     pub group: Group,
+    /// The gateways that serve NFS, where they have a group of their own. No cluster of this product has one, so that
+    /// its functions leave this out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nfs: Option<Gateways>,
     /// Weka's answers, or why there are none.
     pub weka: Result<Reads, ReadError>,
 }
@@ -31,6 +37,20 @@ pub struct Group {
     pub suspended: Vec<String>,
     /// Its members.
     pub instances: Vec<Instance>,
+}
+
+/// The group of the gateways that serve NFS: machines of the cluster without drives.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Gateways {
+    /// The Auto Scaling group.
+    pub group: Group,
+    /// As for the backends.
+    #[serde(default)]
+    pub previous_desired: Option<u32>,
+    /// Addresses of those that have once been put into an interface group. One that is in none any more is on its way
+    /// out; any other is on its way in.
+    #[serde(default)]
+    pub interface_group_ips: BTreeSet<String>,
 }
 
 /// One member of the group.
@@ -102,6 +122,8 @@ pub struct Settings {
     pub unhealthy_after: SignedDuration,
     /// The same for a machine that is no member of the group, until it is deactivated. Upstream: 3 h.
     pub leftover_after: SignedDuration,
+    /// The same for a gateway that is in no interface group. Upstream: 1 h.
+    pub outside_after: SignedDuration,
     /// How long after its launch an instance may be unknown to Weka. Upstream: 30 min.
     pub grace: SignedDuration,
     /// How many machines may be on their way out for their health, leftovers included (S8). Upstream: 2.
@@ -122,6 +144,7 @@ impl Default for Settings {
             rules: RuleSet::Safe,
             unhealthy_after: SignedDuration::from_mins(120),
             leftover_after: SignedDuration::from_hours(3),
+            outside_after: SignedDuration::from_hours(1),
             grace: SignedDuration::from_mins(30),
             max_unhealthy: 2,
             drain_limit: 2,
@@ -136,6 +159,23 @@ impl Observation {
     /// Weka's answers, if there are any.
     pub fn reads(&self) -> Option<&Reads> {
         self.weka.as_ref().ok()
+    }
+
+    /// The groups that there are, the backends' first.
+    pub(super) fn groups(&self) -> impl Iterator<Item = &Group> {
+        let gateways = self.nfs.iter().map(|nfs| &nfs.group);
+        std::iter::once(&self.group).chain(gateways)
+    }
+
+    /// The members of all groups.
+    pub(super) fn instances(&self) -> impl Iterator<Item = &Instance> {
+        self.groups().flat_map(|group| &group.instances)
+    }
+
+    /// The group of one of these.
+    pub(super) fn group_of(&self, instance: &Instance) -> &Group {
+        let is_of = |group: &&Group| group.instances.iter().any(|each| each.id == instance.id);
+        self.groups().find(is_of).unwrap_or(&self.group)
     }
 }
 

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::decision::{Call, CallKind, Purpose};
 use super::machines::Machine;
 use crate::weka::ids::{ContainerId, DriveId};
-use crate::weka::types::{ContainerStatus, Drive, DriveStatus, InterfaceGroup, Reads, State};
+use crate::weka::types::{ContainerStatus, Drive, DriveStatus, InterfaceGroup, State};
 
 /// Interface groups of this type are served by gateways.
 const NFS: &str = "NFS";
@@ -97,21 +97,13 @@ impl Script {
         needs
     }
 
-    /// Asks for what is missing for a machine to leave the cluster; whether anything was.
-    pub(super) fn deactivate(&mut self, machine: &Machine<'_>, purpose: Purpose) -> bool {
-        self.deactivate_with(machine, purpose, &[])
-    }
-
-    /// The same for a machine that is no member; the interfaces by which it serves go first.
-    pub(super) fn deactivate_leftover(&mut self, machine: &Machine<'_>, reads: &Reads) {
-        self.deactivate_with(machine, Purpose::Leftover, &reads.interface_groups);
-    }
-
-    fn deactivate_with(
+    /// Asks for what is missing for a machine to leave the cluster; whether anything was. The interfaces by which it
+    /// serves in these groups go first.
+    pub(super) fn deactivate(
         &mut self,
         machine: &Machine<'_>,
         purpose: Purpose,
-        gateways: &[InterfaceGroup],
+        interface_groups: &[InterfaceGroup],
     ) -> bool {
         let drives: Vec<&str> = machine
             .drives()
@@ -127,7 +119,9 @@ impl Script {
             let params = json!({"drive_uuids": drives});
             self.call(Some(machine), CallKind::DeactivateDrives, purpose, params);
         }
-        for params in ports(machine, gateways) {
+        let ports = ports(machine, interface_groups);
+        let serves = !ports.is_empty();
+        for params in ports {
             self.call(Some(machine), CallKind::DeletePort, purpose, params);
         }
         if !containers.is_empty() {
@@ -140,8 +134,13 @@ impl Script {
                 params,
             );
         }
-        !drives.is_empty() || !containers.is_empty()
+        serves || !drives.is_empty() || !containers.is_empty()
     }
+}
+
+/// Whether an interface of it is in one of these groups.
+pub(super) fn serves(machine: &Machine<'_>, interface_groups: &[InterfaceGroup]) -> bool {
+    !ports(machine, interface_groups).is_empty()
 }
 
 /// The parameters that take a machine's interfaces out of their groups, in a fixed order.

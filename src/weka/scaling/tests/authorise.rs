@@ -11,6 +11,7 @@ fn kill(group: &Group, machine: u32, reason: Reason) -> Kill {
     let instance = instances.find(|each| each.id == id(machine)).unwrap();
     Kill {
         id: instance.id.clone(),
+        group: group.name.clone(),
         private_ip: instance.private_ip.clone(),
         launched: instance.launched,
         reason,
@@ -102,6 +103,22 @@ fn s4_two_absent_ones_at_most_and_none_that_is_young() {
     instance(&mut observation, 3).launched = Some(ago(29));
     let calls = run(&order(&observation.group, &kills), &observation.group);
     assert_eq!(calls.release, [id(4), id(5)]);
+}
+
+#[test]
+fn what_is_of_another_group_waits_for_its_own_turn() {
+    let mut observation = cluster(8);
+    super::fixture::gateways(&mut observation, 3);
+    let gateways = super::fixture::nfs(&mut observation).group.clone();
+    let mut both = order(&observation.group, &[(3, Reason::Removed)]);
+    let gateway = super::fixture::gateway(2);
+    both.terminate
+        .push(kill(&gateways, gateway, Reason::Removed));
+    for (group, machine) in [(&observation.group, 3), (&gateways, gateway)] {
+        let calls = run(&both, group);
+        assert_eq!(calls.release, [id(machine)]);
+        assert_eq!(calls.errors, []);
+    }
 }
 
 #[test]

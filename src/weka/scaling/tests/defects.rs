@@ -1,9 +1,12 @@
 //! The vendor's defects: each is there by the vendor's rules, and not by ours.
 
-use super::super::{Action, Ec2State, Observation, Outcome, Purpose, Reread, Rule, confirm};
+use super::super::{
+    Action, CallKind, Ec2State, Observation, Outcome, Purpose, Reread, Rule, confirm,
+};
 use super::fixture::{
-    address, cluster, containers, deactivated, down, each_container, fail, id, instance, join, key,
-    killed, leave_group, management, out, reads, resize, safe, upstream,
+    address, cluster, containers, deactivated, down, drop_port, each_container, fail, gateway,
+    gateways, id, instance, join, key, killed, leave_group, management, out, reads, resize, safe,
+    upstream,
 };
 use crate::weka::types::{ContainerStatus, UpgradeInfo};
 
@@ -63,6 +66,29 @@ fn leftovers_that_are_down_are_deactivated_without_limit() {
     }
     resize(&mut observation, 7);
     assert_eq!(deactivations(&observation), (5, 2));
+}
+
+#[test]
+fn a_gateway_in_no_interface_group_is_asked_to_leave_twice_and_ends_every_run() {
+    let mut observation = cluster(8);
+    gateways(&mut observation, 3);
+    drop_port(&mut observation, gateway(2));
+    down(&mut observation, gateway(2), 300);
+    out(&mut observation, 4);
+    let asked = |decision: &super::super::Decision| {
+        let calls = decision.calls.iter();
+        calls
+            .filter(|call| call.kind == CallKind::DeactivateContainers)
+            .count()
+    };
+    let decision = upstream(&observation);
+    assert_eq!(asked(&decision), 2);
+    assert_eq!(killed(&decision), [""; 0]);
+    assert_eq!(decision.errors.len(), 1);
+    let decision = safe(&observation);
+    assert_eq!(asked(&decision), 1);
+    assert_eq!(killed(&decision), [id(4)]);
+    assert_eq!(decision.errors, []);
 }
 
 #[test]

@@ -5,13 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::{SignedDuration, Timestamp};
 
 use super::super::{
-    Action, CallKind, Decision, Ec2State, Group, Instance, Observation, Purpose, RuleSet, Settings,
-    Verdict, decide,
+    Action, CallKind, Decision, Ec2State, Gateways, Group, Instance, Observation, Purpose, RuleSet,
+    Settings, Verdict, decide,
 };
 use crate::weka::ids::{ContainerId, DriveId, ProcessId};
 use crate::weka::types::{
-    Aws, Capacity, Clock, Container, ContainerStatus, Containers, Count, Drive, DriveStatus, Mode,
-    Process, ProtectionState, Reads, Rebuild, State, Status,
+    Aws, Capacity, Clock, Container, ContainerStatus, Containers, Count, Drive, DriveStatus,
+    InterfaceGroup, Mode, Port, Process, ProtectionState, Reads, Rebuild, State, Status,
 };
 
 /// Bytes of each machine.
@@ -62,6 +62,7 @@ pub(super) fn cluster(machines: u32) -> Observation {
             .into(),
             instances: (1..=machines).map(member).collect(),
         },
+        nfs: None,
         weka: Ok(Reads {
             status: status(machines),
             containers: BTreeMap::new(),
@@ -175,6 +176,63 @@ pub(super) fn join(observation: &mut Observation, machine: u32) {
     recount(observation);
 }
 
+/// The number of a gateway, from 1.
+pub(super) fn gateway(number: u32) -> u32 {
+    40 + number
+}
+
+/// So many gateways, each a single container with a port in the interface group.
+pub(super) fn gateways(observation: &mut Observation, count: u32) {
+    let machines = || (1..=count).map(gateway);
+    for machine in machines() {
+        join(observation, machine);
+        let [_, _, frontend] = containers(machine);
+        let reads = reads(observation);
+        let others = [containers(machine)[0], containers(machine)[1]];
+        reads.containers.retain(|id, _| !others.contains(id));
+        reads
+            .drives
+            .retain(|_, drive| !others.contains(&drive.container));
+        reads
+            .processes
+            .retain(|_, process| !others.contains(&process.container));
+        if reads.interface_groups.is_empty() {
+            reads.interface_groups.push(InterfaceGroup {
+                name: "exports".into(),
+                kind: "NFS".into(),
+                ports: Vec::new(),
+            });
+        }
+        reads.interface_groups[0].ports.push(Port {
+            container: frontend,
+            port: "ens6".into(),
+        });
+    }
+    recount(observation);
+    observation.nfs = Some(Gateways {
+        group: Group {
+            name: "gateways".into(),
+            desired: count,
+            suspended: observation.group.suspended.clone(),
+            instances: machines().map(member).collect(),
+        },
+        previous_desired: Some(count),
+        interface_group_ips: machines().map(address).collect(),
+    });
+}
+
+pub(super) fn nfs(observation: &mut Observation) -> &mut Gateways {
+    observation.nfs.as_mut().unwrap()
+}
+
+/// It serves no more.
+pub(super) fn drop_port(observation: &mut Observation, machine: u32) {
+    for group in &mut reads(observation).interface_groups {
+        let ids = containers(machine);
+        group.ports.retain(|port| !ids.contains(&port.container));
+    }
+}
+
 /// Makes the cluster's own count right.
 pub(super) fn recount(observation: &mut Observation) {
     let reads = reads(observation);
@@ -201,9 +259,11 @@ pub(super) fn unprotect(observation: &mut Observation) {
 }
 
 pub(super) fn instance(observation: &mut Observation, machine: u32) -> &mut Instance {
-    let instances = &mut observation.group.instances;
+    let gateways = observation.nfs.iter_mut();
+    let gateways = gateways.flat_map(|nfs| &mut nfs.group.instances);
+    let mut instances = observation.group.instances.iter_mut().chain(gateways);
     let id = id(machine);
-    instances.iter_mut().find(|each| each.id == id).unwrap()
+    instances.find(|each| each.id == id).unwrap()
 }
 
 pub(super) fn container(observation: &mut Observation, id: ContainerId) -> &mut Container {
@@ -216,14 +276,25 @@ pub(super) fn each_container(
     machine: u32,
     change: impl Fn(&mut Container),
 ) {
-    for id in containers(machine) {
+    for id in containers_there(observation, machine) {
         change(container(observation, id));
     }
 }
 
+/// Those of its containers that are in the cluster.
+fn containers_there(observation: &mut Observation, machine: u32) -> Vec<ContainerId> {
+    let known = &reads(observation).containers;
+    let ids = containers(machine).into_iter();
+    ids.filter(|id| known.contains_key(id)).collect()
+}
+
 pub(super) fn each_drive(observation: &mut Observation, machine: u32, change: impl Fn(&mut Drive)) {
     for number in [machine * 2, machine * 2 + 1] {
-        change(drive(observation, number));
+        let drives = &mut reads(observation).drives;
+        drives
+            .get_mut(&DriveId::new(number))
+            .into_iter()
+            .for_each(&change);
     }
 }
 
@@ -248,7 +319,7 @@ pub(super) fn fail(observation: &mut Observation, id: ContainerId, minutes: i64)
 
 /// The whole machine goes down.
 pub(super) fn down(observation: &mut Observation, machine: u32, minutes: i64) {
-    for id in containers(machine) {
+    for id in containers_there(observation, machine) {
         fail(observation, id, minutes);
     }
 }
@@ -297,8 +368,10 @@ pub(super) fn forget(observation: &mut Observation, machine: u32) {
 
 /// The group does not have it any more.
 pub(super) fn leave_group(observation: &mut Observation, machine: u32) {
-    let instances = &mut observation.group.instances;
-    instances.retain(|each| each.id != id(machine));
+    let gateways = observation.nfs.iter_mut().map(|nfs| &mut nfs.group);
+    for group in std::iter::once(&mut observation.group).chain(gateways) {
+        group.instances.retain(|each| each.id != id(machine));
+    }
 }
 
 /// A client's container, which names no instance.

@@ -7,11 +7,12 @@ use proptest::prelude::*;
 
 use super::super::{
     Action, CallKind, Class, Decision, Ec2State, Instance, Observation, Purpose, Rule, RuleSet,
-    Settings, decide,
+    Settings, Verdict, decide,
 };
 use super::fixture::{
-    ago, client, cluster, container, containers, down, drain, drive, each_container, fail, forget,
-    instance, join, leave_group, out, reads, recount, safe, unprotect, unused_drive,
+    ago, client, cluster, container, containers, deactivated, down, drain, drive, drop_port,
+    each_container, fail, forget, gateway, gateways, instance, join, leave_group, nfs, out, reads,
+    recount, safe, unprotect, unused_drive,
 };
 use crate::weka::ids::{ContainerId, ProcessId};
 use crate::weka::types::{ContainerStatus, DriveStatus, Mode, State};
@@ -30,7 +31,82 @@ fn event() -> impl Strategy<Value = Event> {
     )
 }
 
+/// Gateways that may be harmed.
+const GATEWAYS: u32 = 4;
+
+/// A group of gateways: how many, its targets, and what happened to them.
+fn with_gateways() -> impl Strategy<Value = Observation> {
+    let desired = prop_oneof![3 => Just(None), 2 => (0..=GATEWAYS).prop_map(Some)];
+    let event = (
+        0..13_u8,
+        (1..=GATEWAYS).prop_map(gateway),
+        prop_oneof![0..20_i64, 50..70_i64, 100..140_i64, 170..190_i64],
+    );
+    (
+        backends(),
+        1..=GATEWAYS,
+        desired.clone(),
+        desired,
+        vec(event, 0..6),
+    )
+        .prop_map(|(mut observation, count, desired, previous, events)| {
+            gateways(&mut observation, count);
+            if let Some(desired) = desired {
+                nfs(&mut observation).group.desired = desired;
+                nfs(&mut observation).previous_desired = previous;
+            }
+            for event in events {
+                apply_to_gateway(&mut observation, event);
+            }
+            observation
+        })
+}
+
+fn apply_to_gateway(observation: &mut Observation, (kind, machine, minutes): Event) {
+    let id = containers(machine)[2];
+    let is_member = nfs(observation)
+        .group
+        .instances
+        .iter()
+        .any(|each| each.id == super::fixture::id(machine));
+    match kind {
+        0 if is_member => instance(observation, machine).launched = Some(ago(minutes)),
+        1 if is_member => {
+            let instance = instance(observation, machine);
+            instance.ec2 =
+                [Ec2State::Stopped, Ec2State::Terminated, Ec2State::Absent][minutes as usize % 3];
+            instance.healthy = minutes % 2 == 0;
+        }
+        2 if is_member => instance(observation, machine).lifecycle = "Standby".into(),
+        3 => leave_group(observation, machine),
+        _ => {}
+    }
+    if !observation.reads().unwrap().containers.contains_key(&id) {
+        return;
+    }
+    match kind {
+        4 | 5 => down(observation, machine, minutes),
+        6 => drain(observation, machine),
+        7 => out(observation, machine),
+        8 => {
+            fail(observation, id, minutes);
+            container(observation, id).status = ContainerStatus::Degraded;
+        }
+        9 | 10 => drop_port(observation, machine),
+        11 => {
+            let address = super::fixture::address(machine);
+            nfs(observation).interface_group_ips.remove(&address);
+        }
+        12 => forget(observation, machine),
+        _ => {}
+    }
+}
+
 fn observation() -> impl Strategy<Value = Observation> {
+    prop_oneof![2 => backends(), 1 => with_gateways()]
+}
+
+fn backends() -> impl Strategy<Value = Observation> {
     let desired = prop_oneof![3 => Just(None), 2 => (0..12_u32).prop_map(Some)];
     (5..=MACHINES, desired.clone(), desired, vec(event(), 0..8)).prop_map(
         |(machines, desired, previous, events)| {
@@ -235,7 +311,7 @@ fn check(observation: &Observation, decision: &Decision) -> Result<(), TestCaseE
         .map(|verdict| &verdict.key)
         .collect();
     prop_assert!(keys.is_sorted_by(|one, other| one < other), "{:?}", keys);
-    for instance in &observation.group.instances {
+    for instance in observation.instances() {
         let verdicts = decision.machines.iter();
         let of = verdicts.filter(|verdict| verdict.instance.as_ref() == Some(&instance.id));
         prop_assert_eq!(of.count(), 1, "{}", &instance.id);
@@ -264,11 +340,11 @@ fn check(observation: &Observation, decision: &Decision) -> Result<(), TestCaseE
     let killed: BTreeSet<&String> = decision.terminate.iter().map(|kill| &kill.id).collect();
     prop_assert_eq!(killed.len(), decision.terminate.len());
     for kill in &decision.terminate {
-        let member = observation
-            .group
-            .instances
-            .iter()
-            .find(|each| each.id == kill.id);
+        let groups = observation.groups();
+        let mut members = groups
+            .filter(|group| group.name == kill.group)
+            .flat_map(|group| &group.instances);
+        let member = members.find(|each| each.id == kill.id);
         prop_assert!(member.is_some_and(Instance::is_member), "{}", &kill.id);
         prop_assert!(!decision.protect.contains(&kill.id) && !decision.detach.contains(&kill.id));
         prop_assert!(
@@ -300,7 +376,19 @@ fn check_deactivations(
     decision: &Decision,
 ) -> Result<(), TestCaseError> {
     let reads = observation.reads().unwrap();
-    let draining = decision.machines.iter().filter(|verdict| {
+    for of_gateways in [false, true] {
+        let begun = decision.machines.iter().filter(|verdict| {
+            verdict.action == Action::Deactivate
+                && matches!(verdict.rule, Rule::S8)
+                && is_gateway(observation, verdict) == of_gateways
+        });
+        prop_assert!(begun.count() <= 2, "{:?}", decision.machines);
+    }
+    let backends = || {
+        let verdicts = decision.machines.iter();
+        verdicts.filter(|verdict| !is_gateway(observation, verdict))
+    };
+    let draining = backends().filter(|verdict| {
         verdict.class == Class::Deactivating
             || verdict.containers.iter().any(|id| {
                 matches!(
@@ -309,14 +397,7 @@ fn check_deactivations(
                 )
             })
     });
-    let new = decision
-        .machines
-        .iter()
-        .filter(|verdict| verdict.action == Action::Deactivate && verdict.rule == Rule::S8);
-    prop_assert!(new.clone().count() <= 2, "{:?}", decision.machines);
-    let by_size: Vec<_> = decision
-        .machines
-        .iter()
+    let by_size: Vec<_> = backends()
         .filter(|verdict| verdict.action == Action::Deactivate && verdict.rule == Rule::S7)
         .collect();
     if by_size.is_empty() {
@@ -342,6 +423,40 @@ fn check_deactivations(
     Ok(())
 }
 
+fn is_gateway(observation: &Observation, verdict: &Verdict) -> bool {
+    let gateways = observation.nfs.iter().flat_map(|nfs| &nfs.group.instances);
+    gateways
+        .map(|each| &each.id)
+        .any(|id| Some(id) == verdict.instance.as_ref())
+}
+
+/// What the vendor's rules may never be, either: silent about anybody.
+fn check_upstream(observation: &Observation) -> Result<(), TestCaseError> {
+    let decision = super::fixture::upstream(observation);
+    let keys = decision.machines.iter().map(|verdict| &verdict.key);
+    prop_assert!(keys.is_sorted_by(|one, other| one < other));
+    for instance in observation.instances() {
+        let verdicts = decision.machines.iter();
+        let of = verdicts.filter(|verdict| verdict.instance.as_ref() == Some(&instance.id));
+        prop_assert_eq!(of.count(), 1, "{}: {:?}", &instance.id, decision);
+    }
+    if decision.gate.is_some() {
+        prop_assert!(decision.calls.is_empty() && decision.terminate.is_empty());
+        prop_assert!(decision.detach.is_empty());
+        return Ok(());
+    }
+    let mut seen: Vec<ContainerId> = decision
+        .machines
+        .iter()
+        .flat_map(|each| each.containers.clone())
+        .collect();
+    seen.sort();
+    let backends = observation.reads().unwrap().containers.iter();
+    let backends = backends.filter(|(_, container)| container.mode == Some(Mode::Backend));
+    prop_assert_eq!(seen, backends.map(|(id, _)| *id).collect::<Vec<_>>());
+    Ok(())
+}
+
 /// The same in another order, wherever there is one.
 fn permuted(observation: &Observation, turn: usize, is_reversed: bool) -> Observation {
     fn permute<T>(list: &mut [T], turn: usize, is_reversed: bool) {
@@ -355,8 +470,15 @@ fn permuted(observation: &Observation, turn: usize, is_reversed: bool) -> Observ
     let mut other = observation.clone();
     permute(&mut other.group.instances, turn, is_reversed);
     permute(&mut other.group.suspended, turn, is_reversed);
+    if let Some(nfs) = &mut other.nfs {
+        permute(&mut nfs.group.instances, turn, is_reversed);
+        permute(&mut nfs.group.suspended, turn, is_reversed);
+    }
     let reads = reads(&mut other);
     permute(&mut reads.interface_groups, turn, is_reversed);
+    for group in &mut reads.interface_groups {
+        permute(&mut group.ports, turn, is_reversed);
+    }
     for container in reads.containers.values_mut() {
         permute(&mut container.ips, turn, is_reversed);
     }
@@ -369,6 +491,47 @@ proptest! {
     #[test]
     fn a_decision_is_whole_and_within_bounds(observation in observation()) {
         check(&observation, &safe(&observation))?;
+    }
+
+    #[test]
+    fn the_vendors_rules_speak_of_everybody(observation in observation()) {
+        check_upstream(&observation)?;
+    }
+
+    #[test]
+    fn with_gateways_no_more_is_done_about_backends(observation in with_gateways()) {
+        let mut without = observation.clone();
+        without.nfs = None;
+        for number in 1..=GATEWAYS {
+            forget(&mut without, gateway(number));
+        }
+        let (with, without) = (safe(&observation), safe(&without));
+        let is_gateways = |machine: &Option<String>| {
+            machine.as_ref().is_some_and(|key| (1..=GATEWAYS).any(|number| *key == super::fixture::key(gateway(number))))
+        };
+        for call in with.calls.iter().filter(|call| !is_gateways(&call.machine)) {
+            prop_assert!(without.calls.contains(call), "{:?}", call);
+        }
+        for kill in with.terminate.iter().filter(|kill| kill.group == observation.group.name) {
+            prop_assert!(without.terminate.iter().any(|each| each.id == kill.id), "{:?}", kill);
+        }
+    }
+
+    #[test]
+    fn what_is_missing_of_the_gateways_adds_no_call(observation in with_gateways()) {
+        let all = safe(&observation);
+        let without: [fn(&mut Observation); 3] = [
+            |observation| reads(observation).interface_groups.clear(),
+            |observation| nfs(observation).previous_desired = None,
+            |observation| nfs(observation).interface_group_ips.clear(),
+        ];
+        for take in without {
+            let mut less = observation.clone();
+            take(&mut less);
+            let fewer = safe(&less);
+            prop_assert!(fewer.calls.iter().all(|call| all.calls.contains(call)), "{:?}, but {:?}", acted(&all), acted(&fewer));
+            prop_assert!(fewer.terminate.iter().all(|kill| all.terminate.contains(kill)));
+        }
     }
 
     #[test]
@@ -430,7 +593,10 @@ proptest! {
 
     #[test]
     fn a_process_or_a_time_that_is_missing_lets_no_more_go(
-        observation in observation(), machine in 1..=MACHINES, part in 0..3_usize, what in 0..3,
+        observation in observation(),
+        machine in prop_oneof![3 => 1..=MACHINES, 1 => (1..=GATEWAYS).prop_map(gateway)],
+        part in 0..3_usize,
+        what in 0..3,
     ) {
         let mut less = observation.clone();
         let id = containers(machine)[part];
@@ -457,10 +623,10 @@ proptest! {
         }
         let kills = fewer.terminate.iter().all(|kill| all.terminate.iter().any(|each| each.id == kill.id));
         prop_assert!(kills, "{:?}, but {:?}", acted(&all), acted(&fewer));
-        let size = |decision: &Decision| {
-            decision.calls.iter().filter(|call| call.purpose == Purpose::Size).count()
-        };
-        prop_assert!(size(&fewer) <= size(&all), "{:?}, but {:?}", acted(&all), acted(&fewer));
+        // One that is well without that time may go for size in place of for its health, and no other.
+        let of = |decision, purpose| deactivated(decision, &[purpose]);
+        let not_ill = of(&fewer, Purpose::Size).difference(&of(&all, Purpose::Health)).count();
+        prop_assert!(not_ill <= of(&all, Purpose::Size).len(), "{:?}, but {:?}", acted(&all), acted(&fewer));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Observations and decisions as they are saved.
 
 use super::super::{Decision, Observation, ReadError};
-use super::fixture::{cluster, down, drain, forget, out, resize, safe};
+use super::fixture::{cluster, down, drain, forget, gateways, out, resize, safe};
 
 /// As an admin saved it: eight machines where seven are wanted, one of them down and one empty, and a client.
 const SAVED: &str = include_str!("observation.json");
@@ -20,13 +20,28 @@ fn an_observation_comes_back_as_it_was_saved() {
     let mut busy = cluster(9);
     down(&mut busy, 3, 200);
     out(&mut busy, 4);
-    for observation in [cluster(7), unread, busy] {
+    let mut with_gateways = cluster(7);
+    gateways(&mut with_gateways, 2);
+    for observation in [cluster(7), unread, busy, with_gateways] {
         let saved = serde_json::to_vec(&observation).unwrap();
         let again: Observation = serde_json::from_slice(&saved).unwrap();
         assert_eq!(again, observation);
         let again: Observation = serde_json::from_reader(saved.as_slice()).unwrap();
         assert_eq!(again, observation);
     }
+}
+
+#[test]
+fn an_observation_from_before_there_were_gateways_is_saved_as_it_was() {
+    let before: serde_json::Value = serde_json::from_str(SAVED).unwrap();
+    assert_eq!(before.get("nfs"), None);
+    let observation: Observation = serde_json::from_value(before.clone()).unwrap();
+    assert_eq!(observation.nfs, None);
+    let again = serde_json::to_value(&observation).unwrap();
+    assert_eq!(
+        again.as_object().unwrap().keys().collect::<Vec<_>>(),
+        before.as_object().unwrap().keys().collect::<Vec<_>>()
+    );
 }
 
 #[test]
