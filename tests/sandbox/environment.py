@@ -110,4 +110,9 @@ def ready() -> Path:
 
 
 if __name__ == "__main__":
-    print(ready())
+    try:
+        print(ready())
+    except OSError as failure:
+        raise SystemExit(
+            f"sandbox: its Python packages have no place: {failure}"
+        ) from failure

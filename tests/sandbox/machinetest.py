@@ -24,13 +24,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Aging", "Functions", "Groups", "Machines", "Roles"]
+__all__ = ["Aging", "Functions", "Groups", "Launcher", "Machines", "Roles"]
 
 REGION = "eu-central-1"
 ACCOUNT = "123456789012"
+HERE = Path(__file__).parent
+LAUNCHER = [sys.executable, "-s", "-m", "localaws"]
 KEY = "a-key-that-is-long-enough"
-# Loopback addresses that no other test's sandbox uses.
-NETWORK = "127.91"
 
 
 class Weka(ThreadingHTTPServer):
@@ -95,14 +95,13 @@ class Running(unittest.TestCase):
     @classmethod
     def setUpClass(cls) -> None:
         """Start it."""
-        here = Path(__file__).parent
-        command = [sys.executable, "-s", "-m", "localaws", "start", "--json"]
-        command += ["--cold", "--until-stdin-closes", "--network", NETWORK]
+        command = [*LAUNCHER, "start", "--json"]
+        command += ["--cold", "--until-stdin-closes"]
         # A thousand policies that no test needs, read at every reset.
         few = {"MOTO_IAM_LOAD_MANAGED_POLICIES": "false"}
         cls.sandbox = subprocess.Popen(
             command,
-            cwd=here,
+            cwd=HERE,
             env=os.environ | few,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -1012,6 +1011,149 @@ class Functions(Running):
         until(lambda: self.ask("GET", "invocations"))
         self.assertEqual(self.groups_made(), 1)
         self.assertIsNone(self.ask("GET", "invocations")[0]["error"])
+
+
+class Launcher(Running):
+    """What `sandbox` says, and to whom it belongs."""
+
+    def launch(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """The launcher, run to its end."""
+        return subprocess.run(
+            [*LAUNCHER, *arguments],
+            cwd=HERE,
+            env=os.environ | {"WEKACTL_SANDBOX": self.url},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+    def test_mistakes_are_told_in_a_line(self) -> None:
+        """Where the user is to blame, no traceback is shown."""
+        self.stack()
+        network = self.ask("GET", "ready")["network"]
+        for line, words in (
+            ("stack weka", "Stack weka already exists"),
+            ("stack big --backends 300", "not in the subnet"),
+            ("stack far --region xx-nowhere-9", "no region 'xx-nowhere-9'"),
+            ("stack odd --network 127.300", "the network '127.300' is not"),
+            ("settings strict=true nonsense=1", "unknown setting 'nonsense'"),
+            ("settings strict=true delay_ms=abc", "delay_ms is a number"),
+            ("settings delay_ms=-1", "delay_ms is a number from 0 on"),
+            ("settings strict=yes", "strict is true or false, not 'yes'"),
+            ("settings boots_at_once=1.5", "is a whole number"),
+            ("machine kill i-0123", "'i-0123' does not exist"),
+            ("journal --caller [", "unterminated character set"),
+            ("journal --url nonsense", "nonsense is no sandbox"),
+            ("journal --url http://127.0.0.1:1", "does not answer"),
+            ("start --region xx-nowhere-9", "no region 'xx-nowhere-9'"),
+            ("start --network 10.0", "'10.0' is not one of"),
+            (f"start --network {network}", "is another sandbox's"),
+            (f"start --port {self.url.rpartition(':')[2]}", "already in use"),
+        ):
+            with self.subTest(line):
+                run = self.launch(*line.split())
+                self.assertEqual((run.returncode, run.stdout), (1, ""))
+                self.assertIn(words, run.stderr)
+                self.assertRegex(run.stderr, r"\Asandbox: [^\n]*\n\Z")
+        # A change of which one part is refused changes nothing.
+        self.assertIs(self.ask("GET", "settings")["strict"], False)
+
+    def test_wrong_usage_is_told_by_the_code_2(self) -> None:
+        """What can be told without a sandbox."""
+        for line in (
+            "settings nonsense",
+            "age soon",
+            "age nan",
+            "tick --timeout -1",
+            "start --port 65536",
+            "start --delay-ms=-1",
+        ):
+            with self.subTest(line):
+                run = self.launch(*line.split())
+                self.assertEqual((run.returncode, run.stdout), (2, ""))
+                self.assertNotIn("Traceback", run.stderr)
+
+    def test_text_is_a_setting_without_quotes(self) -> None:
+        """`weka_url` is one."""
+        run = self.launch("settings", "weka_url=http://127.0.0.1:1/x=y")
+        self.assertEqual(run.returncode, 0, run.stderr)
+        self.assertEqual(
+            self.ask("GET", "settings")["weka_url"], "http://127.0.0.1:1/x=y"
+        )
+
+    def test_readers_may_stop(self) -> None:
+        """`sandbox inventory | head` says nothing of the closed pipe."""
+        self.stack()
+        reader, writer = os.pipe()
+        os.close(reader)
+        run = subprocess.run(
+            [*LAUNCHER, "inventory", "--url", self.url],
+            cwd=HERE,
+            stdout=writer,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+        )
+        os.close(writer)
+        self.assertEqual((run.returncode, run.stderr), (1, ""))
+
+    def test_the_environment_is_complete(self) -> None:
+        """Also for the AWS command line's first version. And sandboxes do not
+        share addresses, whoever starts them.
+        """
+        flags = ["--cold", "--until-stdin-closes", "--region", "eu-west-1"]
+        with subprocess.Popen(
+            [*LAUNCHER, "start", *flags],
+            cwd=HERE,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as other:
+            assert other.stdin and other.stdout
+            lines = [other.stdout.readline().rstrip() for _ in range(7)]
+            self.assertIn("export AWS_REGION=eu-west-1", lines)
+            self.assertIn("export AWS_DEFAULT_REGION=eu-west-1", lines)
+            (url,) = (
+                line.partition("=")[2]
+                for line in lines
+                if line.startswith("export WEKACTL_SANDBOX=")
+            )
+            with urllib.request.urlopen(f"{url}/sandbox/ready") as answer:
+                theirs = json.load(answer)["network"]
+            other.stdin.close()
+        ours = self.ask("GET", "ready")["network"]
+        self.assertRegex(theirs, r"^127\.\d+$")
+        self.assertNotEqual(theirs, ours)
+        # What ends gives its addresses back.
+        from localaws import networks
+
+        network, holder = networks.claim(theirs)
+        with holder:
+            self.assertEqual(network, theirs)
+            with self.assertRaisesRegex(ValueError, "another sandbox's"):
+                networks.claim(theirs)
+
+    def test_unknown_regions_know_no_credentials(self) -> None:
+        """Whatever is asked: no SDK tries that again."""
+        from localaws.server import WARM
+
+        for service, operation in WARM.items():
+            with self.subTest(service):
+                call = {"service": service, "operation": operation}
+                call["region"] = "xx-nowhere-9"
+                with self.assertRaises(AssertionError) as caught:
+                    self.ask("POST", "call", call)
+                answer = json.loads(str(caught.exception))
+                self.assertIn(
+                    answer["code"],
+                    (
+                        "AuthFailure",
+                        "InvalidClientTokenId",
+                        "UnrecognizedClientException",
+                    ),
+                )
+                self.assertIn(answer["status"], (400, 401, 403))
 
 
 class Roles(Running):

@@ -14,7 +14,6 @@ pub(crate) mod weka;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -37,8 +36,6 @@ pub(crate) struct Sandbox {
     home: tempfile::TempDir,
 }
 
-static STARTED: AtomicU32 = AtomicU32::new(0);
-
 impl Sandbox {
     /// A fresh one, answering at once.
     pub(crate) fn start() -> Self {
@@ -47,8 +44,6 @@ impl Sandbox {
 
     /// A fresh one with more flags for `sandbox start`.
     pub(crate) fn start_with(flags: &[&str]) -> Self {
-        // Parallel sandboxes must not share loopback addresses.
-        let second = 16 + (std::process::id() * 7 + STARTED.fetch_add(1, Ordering::Relaxed)) % 224;
         let mut child = Command::new(launcher())
             .args([
                 "start",
@@ -56,8 +51,6 @@ impl Sandbox {
                 "--until-stdin-closes",
                 "--region",
                 REGION,
-                "--network",
-                &format!("127.{second}"),
             ])
             .args(flags)
             .env("CARGO_TARGET_DIR", target_dir())

@@ -4,7 +4,9 @@ runs.
 
 import argparse
 import gc
+import http.client
 import json
+import math
 import os
 import signal
 import sys
@@ -33,8 +35,19 @@ Weka, which is told of each and answers their `weka`.
 
 def main() -> None:
     """Do what the arguments say."""
-    options = arguments()
-    options.run(options)
+    try:
+        try:
+            options = arguments()
+            options.run(options)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read has seen enough, e.g. `head`. What is not written yet
+        # goes nowhere, or it would fail once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 def arguments() -> argparse.Namespace:
@@ -60,15 +73,15 @@ def arguments() -> argparse.Namespace:
     start.set_defaults(run=run_server)
     start.add_argument(
         "--port",
-        type=int,
+        type=port,
         default=0,
         help="port on 127.0.0.1 (default: any free one)",
     )
     start.add_argument(
         "--network",
-        default="127.20",
         help="first two bytes of the stacks' addresses, loopback ones, "
-        "so that a simulated Weka can listen there (default: %(default)s)",
+        "so that a simulated Weka can listen there (default: such that no "
+        "other sandbox has)",
     )
     start.add_argument(
         "--region", default="eu-central-1", help="default: %(default)s"
@@ -83,14 +96,14 @@ def arguments() -> argparse.Namespace:
     )
     start.add_argument(
         "--delay-ms",
-        type=float,
+        type=duration,
         default=0,
         metavar="N",
         help="each call takes N ms longer",
     )
     start.add_argument(
         "--tick-every",
-        type=float,
+        type=duration,
         default=0,
         metavar="SECONDS",
         help="fire the schedules regularly",
@@ -164,7 +177,7 @@ def arguments() -> argparse.Namespace:
     )
     tick.add_argument(
         "--timeout",
-        type=float,
+        type=duration,
         default=60,
         metavar="SECONDS",
         help="at most (default: %(default)s)",
@@ -172,7 +185,7 @@ def arguments() -> argparse.Namespace:
     age = add_client(
         commands, "age", move_time, "make everything so many seconds older"
     )
-    age.add_argument("seconds", type=float, metavar="SECONDS")
+    age.add_argument("seconds", type=duration, metavar="SECONDS")
     machine = add_client(
         commands,
         "machine",
@@ -191,7 +204,7 @@ def arguments() -> argparse.Namespace:
     )
     boots.add_argument(
         "--wait",
-        type=float,
+        type=duration,
         default=0,
         metavar="SECONDS",
         help="wait so long at most until no machine boots",
@@ -220,9 +233,40 @@ def arguments() -> argparse.Namespace:
         change_settings,
         "print or change settings, e.g. delay_ms=80 strict=true",
     )
-    settings.add_argument("change", nargs="*", metavar="NAME=VALUE")
+    settings.add_argument(
+        "change", nargs="*", type=change, metavar="NAME=VALUE"
+    )
     add_client(commands, "stop", stop, "end the sandbox")
     return parser.parse_args()
+
+
+def port(text: str) -> int:
+    """A port, or 0."""
+    if not text.isdecimal() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port")
+    return int(text)
+
+
+def duration(text: str) -> float:
+    """A number that can be waited for."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and value >= 0):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 on")
+    return value
+
+
+def change(text: str) -> tuple[str, Any]:
+    """A setting and its new value; what is no JSON is text."""
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
 
 
 def add_client(
@@ -259,14 +303,18 @@ def run_server(options: argparse.Namespace) -> None:
             "delay_ms": options.delay_ms,
         }
     )
-    sandbox = server.start(
-        server.Options(
-            port=options.port,
-            network=options.network,
-            region=options.region,
-            warm=not options.cold,
+    try:
+        sandbox = server.start(
+            server.Options(
+                port=options.port,
+                network=options.network,
+                region=options.region,
+                warm=not options.cold,
+            )
         )
-    )
+    except (OSError, ValueError) as failure:
+        sys.exit(f"sandbox: it can not start: {failure}")
+    options.network = sandbox.options.network
     if options.until_stdin_closes:
         threading.Thread(
             target=stop_after_stdin, args=(sandbox,), daemon=True
@@ -313,6 +361,8 @@ def announce(options: argparse.Namespace) -> None:
         "AWS_ACCESS_KEY_ID": "AKIASANDBOXSANDBOX00",
         "AWS_SECRET_ACCESS_KEY": "sandbox",
         "AWS_REGION": options.region,
+        # Where the first version of the AWS command line looks.
+        "AWS_DEFAULT_REGION": options.region,
         "AWS_EC2_METADATA_DISABLED": "true",
         "WEKACTL_SANDBOX": url,
     }
@@ -358,19 +408,34 @@ def request(
             " or give --url"
         )
     data = None if body is None else json.dumps(body).encode()
-    target = urllib.request.Request(
-        f"{options.url}/sandbox/{path}", data, method=method
-    )
     # Never through a proxy: it is this machine.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
+        target = urllib.request.Request(
+            f"{options.url}/sandbox/{path}", data, method=method
+        )
         with opener.open(target) as answer:
             return json.load(answer)
     except urllib.error.HTTPError as failure:
-        document = json.load(failure)
-        sys.exit(f"sandbox: {document.get('error') or document}")
-    except OSError as failure:
+        sys.exit(refusal(failure))
+    except (OSError, http.client.HTTPException) as failure:
         sys.exit(f"sandbox: {options.url} does not answer: {failure}")
+    except ValueError:
+        sys.exit(f"sandbox: {options.url} is no sandbox")
+
+
+def refusal(failure: urllib.error.HTTPError) -> str:
+    """What to say of an answer that is none. Where the sandbox is to blame,
+    how that came about is wanted too.
+    """
+    try:
+        document = json.load(failure)
+        error = document["error"]
+    except (ValueError, TypeError, KeyError):
+        return f"sandbox: no sandbox answers: {failure}"
+    if failure.code >= 500:
+        return f"sandbox: it failed: {error}\n{document.get('traceback', '')}"
+    return f"sandbox: {error}"
 
 
 def show(document: Any) -> None:
@@ -475,13 +540,9 @@ def show_inventory(options: argparse.Namespace) -> None:
 
 def change_settings(options: argparse.Namespace) -> None:
     """`sandbox settings`."""
-    changes = {}
-    for change in options.change:
-        name, _, value = change.partition("=")
-        changes[name] = json.loads(value)
     show(
-        request(options, "POST", "settings", changes)
-        if changes
+        request(options, "POST", "settings", dict(options.change))
+        if options.change
         else request(options, "GET", "settings")
     )
 

@@ -28,17 +28,22 @@ GET  inventory      everything that exists
 GET  invocations    every run of a function; DELETE forgets
 POST reset          empty the account; ids repeat with {"seed": 42}
 POST stop           end
+
+The answer to a mistake of whoever asks is 400, that to a mistake of the
+sandbox 500: {"error": one line, "traceback": text}.
 """
 
 import functools
 import importlib
 import json
+import re
 import traceback
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
 from botocore.exceptions import ClientError
+from moto.core.exceptions import ServiceException, _RESTError
 
 from . import (
     ACCOUNT,
@@ -59,6 +64,9 @@ from .settings import settings
 
 if TYPE_CHECKING:
     from .server import Sandbox
+
+# What is raised where the request is to blame.
+MISTAKES = (ValueError, re.error, ClientError, ServiceException, _RESTError)
 
 Handler = Callable[["Sandbox", Any, dict[str, str]], Any]
 routes: dict[tuple[str, str], Handler] = {}
@@ -100,8 +108,11 @@ def serve(
         document = handler(sandbox, json.loads(body or b"null"), query)
     except Problem as problem:
         status, document = problem.status, problem.document
-    except Exception:
-        status, document = 500, {"error": traceback.format_exc()}
+    except MISTAKES as failure:
+        status, document = 400, described(failure, said(failure))
+    except Exception as failure:
+        text = f"{type(failure).__name__}: {failure}"
+        status, document = 500, described(failure, text)
     answer = json.dumps(document, default=str).encode()
     headers = [
         ("Content-Type", "application/json"),
@@ -111,6 +122,20 @@ def serve(
         wire.status_line(status) if status != 200 else "200 OK", headers
     )
     return [answer]
+
+
+def said(failure: Exception) -> str:
+    """What an error says; moto's are no text by themselves."""
+    if isinstance(failure, ClientError):
+        error = failure.response["Error"]
+        return f"{error.get('Message')} ({error.get('Code')})"
+    return getattr(failure, "message", None) or str(failure)
+
+
+def described(failure: Exception, text: str) -> dict[str, str]:
+    """An error as a document."""
+    lines = traceback.format_exception(failure)
+    return {"error": " ".join(text.split()), "traceback": "".join(lines)}
 
 
 @route("GET", "ready")

@@ -34,6 +34,8 @@ from . import (
     fixups,
     functions,
     machines,
+    networks,
+    regions,
     schedule,
     strict,
 )  # noqa: E402
@@ -67,7 +69,8 @@ class Options:
     """How the sandbox was started."""
 
     port: int
-    network: str
+    network: str | None
+    """None: one that no other sandbox has."""
     region: str
     warm: bool = True
 
@@ -90,8 +93,9 @@ class Handler(MotoRequestHandler):
 class Sandbox:
     """The WSGI application."""
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: Options, claimed: socket.socket) -> None:
         self.options = options
+        self.claimed = claimed
         self.server: BaseWSGIServer | None = None
         self.calls = Calls(DomainDispatcherApplication(backend_application))
         self.ready = threading.Event()
@@ -128,7 +132,10 @@ def backend_application(service: Any) -> Any:
 
 def start(options: Options) -> Sandbox:
     """Everything but serving: call `serve` with the result."""
-    sandbox = Sandbox(options)
+    if options.region not in regions.known():
+        raise ValueError(f"AWS has no region {options.region!r}")
+    options.network, claimed = networks.claim(options.network)
+    sandbox = Sandbox(options, claimed)
     listener = socket.create_server(("127.0.0.1", options.port), backlog=128)
     port = listener.getsockname()[1]
     os.environ["MOTO_PORT"] = str(port)

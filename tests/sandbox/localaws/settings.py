@@ -1,9 +1,27 @@
 """What can be changed while the sandbox runs (POST /sandbox/settings)."""
 
 import dataclasses
+import math
 import time
 from dataclasses import dataclass
 from typing import Any
+
+
+def is_number(value: Any) -> bool:
+    """Is it one that can be waited for?"""
+    of_type = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return of_type and math.isfinite(value) and value >= 0
+
+
+KINDS = {
+    bool: ("true or false", lambda value: isinstance(value, bool)),
+    float: ("a number from 0 on", is_number),
+    int: (
+        "a whole number from 1 on",
+        lambda value: is_number(value) and value >= 1 and value % 1 == 0,
+    ),
+    str: ("text", lambda value: isinstance(value, str)),
+}
 
 
 @dataclass
@@ -44,8 +62,8 @@ class Settings:
     """How much of a `sleep` on a machine is really waited."""
 
     def update(self, values: dict[str, Any]) -> None:
-        """Set the given fields; an unknown one is an error, because a typo
-        would silently test nothing.
+        """Set the given fields, all or none; an unknown one is an error,
+        because a typo would silently test nothing.
         """
         known = {field.name: field.type for field in dataclasses.fields(self)}
         for name, value in values.items():
@@ -54,6 +72,10 @@ class Settings:
                     f"unknown setting {name!r}; "
                     f"there are {', '.join(sorted(known))}"
                 )
+            kind, fits = KINDS[known[name]]
+            if not fits(value):
+                raise ValueError(f"{name} is {kind}, not {value!r}")
+        for name, value in values.items():
             setattr(self, name, known[name](value))
 
     def as_dict(self) -> dict[str, Any]:

@@ -8,11 +8,12 @@ Unlike Weka's it brings its own network, so that one call makes all of it.
 
 from __future__ import annotations
 
+import ipaddress
 import json
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from . import ACCOUNT, clients
+from . import ACCOUNT, clients, regions
 
 DESCRIPTION = (
     "[WekaIO] To learn more about this template visit "
@@ -74,6 +75,15 @@ class Spec:
                 f"there are {', '.join(sorted(known))}"
             )
         spec = cls(**document)
+        try:
+            ipaddress.IPv4Network(f"{spec.network}.0.0/16")
+        except ValueError as failure:
+            raise ValueError(
+                f"the network {spec.network!r} is not the first two bytes of"
+                " an address, as 127.20 is"
+            ) from failure
+        if spec.region and spec.region not in regions.known():
+            raise ValueError(f"AWS has no region {spec.region!r}")
         if spec.zones not in (1, 2):
             raise ValueError(f"zones is {spec.zones}, not 1 or 2")
         return spec
