@@ -122,16 +122,14 @@ impl Code {
     /// # Errors
     /// [`Unfit`]. Where the calls do not go to AWS itself, one that Amazon Linux would not start is only warned of.
     pub async fn read(aws: &Aws, lambda_binary: Option<&Path>) -> Result<Arc<Self>> {
-        let (path, is_this) = match lambda_binary {
-            Some(path) => (path.to_owned(), false),
-            None => {
-                let this =
-                    std::env::current_exe().context("asking for the path of this program")?;
-                let runs_in_lambda = cfg!(target_os = "linux");
-                match carried_beside(&this).filter(|_| !runs_in_lambda) {
-                    Some(carried) => (carried, false),
-                    None => (this, true),
-                }
+        let (path, is_this) = if let Some(path) = lambda_binary {
+            (path.to_owned(), false)
+        } else {
+            let this = std::env::current_exe().context("asking for the path of this program")?;
+            let runs_in_lambda = cfg!(target_os = "linux");
+            match carried_beside(&this).filter(|_| !runs_in_lambda) {
+                Some(carried) => (carried, false),
+                None => (this, true),
             }
         };
         let (code, doubt) = tokio::task::spawn_blocking(move || {
