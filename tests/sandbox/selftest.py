@@ -24,6 +24,7 @@ import warnings
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 # A thousand policies that no check needs, read at every reset.
@@ -1689,6 +1690,35 @@ def state_machines_are_not_made_twice() -> None:
         definition='{"StartAt": "A", "States": {"A": {"Type": "Fail"}}}',
         roleArn=make_role("other", "/", {}),
     )
+
+
+@check
+def executions_end_at_once() -> None:
+    from moto.stepfunctions.parser.api import ExecutionStatus
+    from moto.stepfunctions.parser.asl.eval.program_state import ProgramError
+    from moto.stepfunctions.parser.backend.execution import (
+        BaseExecutionWorkerCommunication,
+    )
+
+    seen = []
+
+    class Execution:
+        """Notes what can be seen of it when its status changes."""
+
+        error = cause = output = stop_date = None
+        exec_status = ExecutionStatus.RUNNING
+
+        def __setattr__(self, name: str, value: Any) -> None:
+            if name == "exec_status" and self is execution:
+                seen.append((value.value, self.error, self.cause))
+            super().__setattr__(name, value)
+
+    execution = Execution()
+    state = ProgramError({"error": "Why", "cause": "Because"})
+    env = SimpleNamespace(program_state=lambda: state)
+    execution.exec_worker = SimpleNamespace(env=env)
+    BaseExecutionWorkerCommunication(execution).terminated()
+    equal(seen, [("FAILED", "Why", "Because")])
 
 
 @check

@@ -17,7 +17,7 @@ def tick(wait: bool = False, timeout: float = 60.0) -> list[dict[str, Any]]:
     """Fire the rules; what was started, and with `wait` how it ended."""
     from moto.events.models import events_backends
 
-    fired = []
+    fired: list[tuple[dict[str, Any], Any]] = []
     for region, backend in list(events_backends[ACCOUNT].items()):
         for bus in list(backend.event_buses.values()):
             for rule in list(bus.rules.values()):
@@ -28,10 +28,10 @@ def tick(wait: bool = False, timeout: float = 60.0) -> list[dict[str, Any]]:
                     ]
     if wait:
         deadline = time.monotonic() + timeout
-        for result in fired:
-            if execution := result.get("execution"):
+        for result, execution in fired:
+            if execution:
                 result.update(_outcome(execution, deadline))
-    return fired
+    return [result for result, _ in fired]
 
 
 def tick_every(seconds: float) -> None:
@@ -45,10 +45,14 @@ def tick_every(seconds: float) -> None:
     threading.Thread(target=loop, daemon=True, name="tick").start()
 
 
-def _deliver(region: str, rule: Any, target: dict[str, Any]) -> dict[str, Any]:
-    """Start one target. What EventBridge may not or can not deliver it drops:
+def _deliver(
+    region: str, rule: Any, target: dict[str, Any]
+) -> tuple[dict[str, Any], Any]:
+    """Start one target; the second of the two is the execution, if that is
+    what was started. What EventBridge may not or can not deliver it drops:
     `failed` says why.
     """
+    execution = None
     result = {"rule": rule.name, "region": region, "target": target["Arn"]}
     event = target.get("Input") or json.dumps(
         {
@@ -66,7 +70,8 @@ def _deliver(region: str, rule: Any, target: dict[str, Any]) -> dict[str, Any]:
     try:
         kind = target["Arn"].split(":")[2]
         if kind == "states":
-            result["execution"] = _start_execution(region, rule, target, event)
+            execution = _start_execution(region, rule, target, event)
+            result["execution"] = execution.execution_arn
         elif kind == "lambda":
             _invoke_function(region, rule, target, event)
         else:
@@ -75,22 +80,21 @@ def _deliver(region: str, rule: Any, target: dict[str, Any]) -> dict[str, Any]:
             )
     except Exception as failure:
         result["failed"] = f"{type(failure).__name__}: {failure}"
-    return result
+    return result, execution
 
 
 def _start_execution(
     region: str, rule: Any, target: dict[str, Any], event: str
-) -> str:
+) -> Any:
     from moto.stepfunctions.responses import get_backend
 
     roles.may_be_assumed(
         target.get("RoleArn"), "events.amazonaws.com", rule.arn
     )
     roles.require(target["RoleArn"], "states:StartExecution", target["Arn"])
-    execution = get_backend(ACCOUNT, region).start_execution(
+    return get_backend(ACCOUNT, region).start_execution(
         target["Arn"], str(uuid.uuid4()), event
     )
-    return execution.execution_arn
 
 
 def _invoke_function(
@@ -111,13 +115,14 @@ def _invoke_function(
     )
 
 
-def _outcome(execution_arn: str, deadline: float) -> dict[str, Any]:
-    """How the execution ended, or its state at the deadline."""
-    from moto.stepfunctions.responses import get_backend
-
-    backend = get_backend(ACCOUNT, execution_arn.split(":")[3])
-    execution = backend.describe_execution(execution_arn)
-    while execution.status not in TERMINAL and time.monotonic() < deadline:
+def _outcome(execution: Any, deadline: float) -> dict[str, Any]:
+    """How the execution ended, or its state at the deadline. The execution
+    itself is asked, because its state machine may be deleted meanwhile; and
+    for its status once, before all else, because it may end meanwhile.
+    """
+    while (status := execution.status) not in TERMINAL:
+        if time.monotonic() >= deadline:
+            break
         time.sleep(0.01)
     events = execution.to_history_output()["events"]
     entered = [
@@ -125,11 +130,11 @@ def _outcome(execution_arn: str, deadline: float) -> dict[str, Any]:
         for event in events
         if "stateEnteredEventDetails" in event
     ]
-    output = execution.output if execution.status == "SUCCEEDED" else None
+    ended = status in TERMINAL
     return {
-        "status": execution.status,
-        "error": execution.error,
-        "cause": execution.cause,
+        "status": status,
+        "error": execution.error if ended else None,
+        "cause": execution.cause if ended else None,
         "states": entered,
-        "output": output,
+        "output": execution.output if status == "SUCCEEDED" else None,
     }

@@ -1,12 +1,16 @@
-"""Step Functions: creating what exists."""
+"""Step Functions: creating what exists, and how executions end."""
 
 from __future__ import annotations
 
+import copy
 import json
 from typing import Any
 
 from moto.core.exceptions import AWSError
 from moto.stepfunctions.models import StateMachine, StepFunctionBackend
+from moto.stepfunctions.parser.backend.execution import (
+    BaseExecutionWorkerCommunication,
+)
 
 from .patching import fixup, wrap
 
@@ -48,6 +52,28 @@ def state_machines_are_not_made_twice() -> None:
                     f"State Machine Already Exists: '{machine.arn}'"
                 )
         return original(self, name, definition, *args, **kwargs)
+
+
+@fixup
+def executions_end_at_once() -> None:
+    """An execution that has ended has its output, or its error and cause.
+
+    moto sets the status first and these after it, in the execution's own
+    thread: who asks in between sees a failure without a reason.
+    """
+
+    @wrap(BaseExecutionWorkerCommunication, "_reflect_execution_status")
+    def reflect(
+        original: Any, self: BaseExecutionWorkerCommunication
+    ) -> None:
+        execution = self.execution
+        self.execution = ended = copy.copy(execution)
+        try:
+            original(self)
+        finally:
+            self.execution = execution
+        for name in ("stop_date", "output", "error", "cause", "exec_status"):
+            setattr(execution, name, getattr(ended, name))
 
 
 def parsed(definition: str) -> Any:
