@@ -2,11 +2,12 @@
 
 1. It is named and enters the journal.
 2. It waits as long as the settings say.
-3. A fault may decide it.
-4. It may be throttled, refused for want of permission, or because it
+3. A region that AWS does not have ends it.
+4. A fault may decide it.
+5. It may be throttled, refused for want of permission, or because it
    contradicts the API's model or limits.
-5. What is not yet visible on AWS is not visible here.
-6. moto executes it.
+6. What is not yet visible on AWS is not visible here.
+7. moto executes it.
 """
 
 import io
@@ -21,7 +22,16 @@ from collections.abc import Callable, Iterable
 from typing import Any
 from urllib.parse import unquote
 
-from . import functions, limits, rates, requests_check, roles, strict, wire
+from . import (
+    functions,
+    limits,
+    rates,
+    regions,
+    requests_check,
+    roles,
+    strict,
+    wire,
+)
 from .clients import APPLICATION
 from .faults import Faults, Rule
 from .naming import Call, identify
@@ -121,6 +131,7 @@ class Calls:
         if settings.delay_ms and call.caller != f"app:{APPLICATION}":
             time.sleep(settings.delay_ms / 1000)
         try:
+            regions.check(call)
             released = self.faults.released
             if rule := self.faults.pick(call, call.journal["request"]):
                 self._apply_fault(call, rule, released)
