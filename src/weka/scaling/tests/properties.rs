@@ -15,7 +15,7 @@ use super::fixture::{
     recount, safe, unprotect, unused_drive,
 };
 use crate::weka::ids::{ContainerId, ProcessId};
-use crate::weka::types::{ContainerStatus, DriveStatus, Mode, State};
+use crate::weka::types::{ContainerStatus, DriveStatus, Mode, Port, State};
 
 /// Machines that may be harmed; a small cluster has fewer members, the others are strangers.
 const MACHINES: u32 = 9;
@@ -38,7 +38,7 @@ const GATEWAYS: u32 = 4;
 fn with_gateways() -> impl Strategy<Value = Observation> {
     let desired = prop_oneof![3 => Just(None), 2 => (0..=GATEWAYS).prop_map(Some)];
     let event = (
-        0..13_u8,
+        0..14_u8,
         (1..=GATEWAYS).prop_map(gateway),
         prop_oneof![0..20_i64, 50..70_i64, 100..140_i64, 170..190_i64],
     );
@@ -98,6 +98,14 @@ fn apply_to_gateway(observation: &mut Observation, (kind, machine, minutes): Eve
             nfs(observation).interface_group_ips.remove(&address);
         }
         12 => forget(observation, machine),
+        13 => {
+            let port = format!("ens{}", minutes % 9);
+            let port = Port {
+                container: id,
+                port,
+            };
+            reads(observation).interface_groups[0].ports.push(port);
+        }
         _ => {}
     }
 }
