@@ -954,7 +954,13 @@ fn roles(facts: &Facts) -> Vec<(String, Value)> {
         &["xray:PutTelemetryRecords", "xray:PutTraceSegments"],
         &json!("*"),
     );
-    let describe = allow(&["autoscaling:Describe*", "ec2:Describe*"], &json!("*"));
+    let describe = |more: &[&str]| {
+        let reads = [
+            "autoscaling:DescribeAutoScalingGroups",
+            "ec2:DescribeInstances",
+        ];
+        allow(&[&reads, more].concat(), &json!("*"))
+    };
     let read = allow(&["dynamodb:GetItem"], &table);
     let write_lease = when(
         allow(&["dynamodb:PutItem", "dynamodb:UpdateItem"], &table),
@@ -999,7 +1005,7 @@ fn roles(facts: &Facts) -> Vec<(String, Value)> {
             vec![
                 log("join"),
                 trace.clone(),
-                describe.clone(),
+                describe(&[]),
                 read.clone(),
                 key(&["kms:Decrypt"]),
             ],
@@ -1010,7 +1016,7 @@ fn roles(facts: &Facts) -> Vec<(String, Value)> {
             vec![
                 log("fetch"),
                 trace.clone(),
-                describe.clone(),
+                describe(&[]),
                 read,
                 write_lease.clone(),
                 key(both),
@@ -1027,7 +1033,7 @@ fn roles(facts: &Facts) -> Vec<(String, Value)> {
             vec![
                 log("terminate"),
                 trace.clone(),
-                describe,
+                describe(&["ec2:DescribeInstanceAttribute"]),
                 write_lease,
                 allow(
                     &[
