@@ -137,6 +137,19 @@ impl Row {
     }
 }
 
+/// How many of a list are named where all would be a flood.
+const NAMED: usize = 10;
+
+/// "i-1, i-2, i-3", or the first ten and how many more.
+pub fn some_of(names: &[impl AsRef<str>]) -> String {
+    let named: Vec<&str> = names.iter().take(NAMED).map(AsRef::as_ref).collect();
+    let named = named.join(", ");
+    match names.len().saturating_sub(NAMED) {
+        0 => named,
+        more => format!("{named} and {more} more"),
+    }
+}
+
 /// What the command line draws.
 #[derive(Debug)]
 pub enum Event {
@@ -332,7 +345,7 @@ impl Run {
         }
         self.begin()?;
         let names: Vec<&str> = rows.iter().map(|row| row.name.as_str()).collect();
-        let doing = Row::new(first.kind, names.join(", "), first.action).doing();
+        let doing = Row::new(first.kind, some_of(&names), first.action).doing();
         let (id, begin) = (NEXT_STEP.fetch_add(1, Ordering::Relaxed), Instant::now());
         self.send(Event::Began {
             id,

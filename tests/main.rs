@@ -12,6 +12,7 @@ mod faults;
 mod functions;
 mod histories;
 mod interrupt;
+mod large;
 mod lists;
 mod local_aws;
 mod names;

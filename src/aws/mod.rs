@@ -1,8 +1,10 @@
 //! One door to AWS: the service clients, who we are there, and the run they work for.
 
+mod batch;
 pub mod error;
 mod place;
 mod profile;
+mod rates;
 pub mod retry;
 pub mod wait;
 mod watch;
@@ -19,12 +21,14 @@ use futures::FutureExt as _;
 use futures::stream::{self, StreamExt as _};
 use tokio::sync::OnceCell;
 
+pub use batch::in_batches;
 pub use error::{Answer, AwsError};
 pub use place::{BadPlace, is_region};
 pub use profile::NoProfile;
+pub use rates::{BadRates, Metered};
 pub use wait::{Probe, wait_until};
 
-use crate::run::Run;
+use crate::run::{Interrupted, Run};
 
 /// How long one call may take with all its retries: throttling is sat out this long
 /// (API Gateway allows, for instance, one `DeleteRestApi` in 30 seconds).
@@ -109,6 +113,7 @@ pub struct Aws {
     clients: Clients,
     identity: OnceCell<Identity>,
     region: String,
+    rates: rates::Rates,
     /// Where steps are reported, whether they may change anything, and whether to go on at all.
     pub run: Run,
 }
@@ -118,13 +123,14 @@ impl Aws {
     ///
     /// # Errors
     /// [`NoProfile`] when a profile is named that is not there; [`NoRegion`] when neither the argument nor the
-    /// environment nor the profile names a region; [`BadPlace`] when what they name is none, or no URL.
+    /// environment nor the profile names a region; [`BadPlace`] when what they name is none, or no URL; [`BadRates`].
     pub async fn connect(
         region: Option<String>,
         profile: Option<String>,
         run: Run,
     ) -> Result<Self> {
         place::check_endpoints(std::env::vars_os())?;
+        let rates = rates::Rates::of_environment()?;
         profile::check(profile.as_deref()).await?;
         let http = HttpClientBuilder::new()
             .tls_provider(tls::Provider::Rustls(
@@ -169,6 +175,7 @@ impl Aws {
             clients: Clients::default(),
             identity: OnceCell::new(),
             region,
+            rates,
             run,
         })
     }
@@ -192,6 +199,15 @@ impl Aws {
     /// The region every call goes to (IAM and Route 53 are global and ignore it).
     pub fn region(&self) -> &str {
         &self.region
+    }
+
+    /// Waits until AWS's rate for such calls lets so many through; for [`Metered::TerminateInstances`] it is instances
+    /// that count.
+    ///
+    /// # Errors
+    /// [`Interrupted`] after Ctrl-C, at once.
+    pub async fn pace(&self, call: Metered, count: usize) -> Result<(), Interrupted> {
+        self.rates.pass(&self.run, call, count).await
     }
 
     /// Whether the calls go to another place than AWS itself (`AWS_ENDPOINT_URL`).
@@ -251,7 +267,8 @@ pub struct NoRegion;
 /// many through at once, and throttle those that send hundreds.
 pub const CHANGES_AT_ONCE: usize = 8;
 
-/// Waits for all of them, never for more than `limit` at once. The results are in their order.
+/// Waits for all of them, never for more than `limit` at once. The results are in their order. All of them exist from
+/// the beginning: where they are many they should be small, and box what they wait for.
 pub fn join_some<F: Future>(
     limit: usize,
     futures: impl IntoIterator<Item = F>,

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::screen::{Screen, Tone};
 use super::session::NothingChanged;
 use super::{Context, exit};
-use crate::aws::{AwsError, BadPlace, NoProfile, NoRegion};
+use crate::aws::{AwsError, BadPlace, BadRates, NoProfile, NoRegion};
 use crate::cluster::UsageError;
 use crate::resource::{Failures, NotOurs};
 use crate::run::Interrupted;
@@ -194,6 +194,7 @@ impl Failure<'_> {
             || self.is::<NoRegion>()
             || self.is::<NoProfile>()
             || self.is::<BadPlace>()
+            || self.is::<BadRates>()
     }
 }
 

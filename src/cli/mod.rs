@@ -55,6 +55,7 @@ Environment:
   AWS_*              Region, profile, credentials: as in every AWS tool
   AWS_ENDPOINT_URL   Where all calls go instead of to AWS
   WEKACTL_PASSWORD   The Weka password, where a command wants one
+  WEKACTL_EC2_RATES  What AWS has multiplied EC2's default request rates by, for large clusters
   LOG_LEVEL          Diagnostics: trace, debug, info, warn, error, disabled
   NO_COLOR           No colours
 

@@ -41,7 +41,7 @@ use crate::resources::state_machine::{self, StateMachine};
 use crate::resources::table::Table;
 use crate::resources::target_group::TargetGroup;
 use crate::resources::usage_plan::UsagePlan;
-use crate::run::{Action, Change, Kind, Row};
+use crate::run::{Action, Change, Kind, Row, some_of};
 
 /// How long attached instances may take to be in service.
 const IN_SERVICE_DEADLINE: Duration = Duration::from_secs(300);
@@ -802,7 +802,7 @@ async fn verify(aws: &Aws, cluster: &Cluster, ids: &[String], is_first: bool) ->
         Ok(if waiting.is_empty() {
             Probe::Ready(())
         } else {
-            Probe::Pending(waiting.join(", "))
+            Probe::Pending(some_of(&waiting))
         })
     })
     .await

@@ -874,12 +874,8 @@ async fn terminate(
         .map(|id| Row::new(Kind::Instance, id, Action::Delete))
         .collect();
     let work = async {
-        let refused = instances::terminate(aws, &ids).await;
-        let errors = refused.into_iter().map(|refused| {
-            anyhow::Error::from(refused.error)
-                .context(format!("terminating instance {}", refused.id))
-        });
-        gather(errors.collect()).map_or(Ok(()), Err)
+        let errors = instances::terminate(aws, &ids).await;
+        gather(errors).map_or(Ok(()), Err)
     };
     let terminated = aws.run.step_of(rows, work).await.map(drop);
     // One that could not be unprotected does not keep the others alive; the failure of either is told.

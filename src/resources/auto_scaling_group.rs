@@ -8,10 +8,10 @@ use anyhow::{Context, Result};
 use aws_sdk_autoscaling::types::{DeletionProtection, LaunchTemplateSpecification, Tag};
 
 use crate::aws::retry::retry_while;
-use crate::aws::{Answer, Aws, AwsError, Probe, wait_until};
+use crate::aws::{Answer, Aws, AwsError, Probe, in_batches, wait_until};
 use crate::cluster::names::{Cluster, DESTROYING_TAG, VERSION_TAG};
-use crate::resource::{Diff, Known, Resource, Tags, touches};
-use crate::run::{Change, Kind};
+use crate::resource::{Diff, Known, Resource, Tags, gather, touches};
+use crate::run::{Change, Kind, some_of};
 
 /// What destroy suspends, besides those that are suspended in any case.
 pub const LAUNCH: &str = "Launch";
@@ -25,9 +25,11 @@ pub const SUSPENDED: [&str; 4] = [
 
 const HEALTH_CHECK: &str = "EC2";
 const DELETING: &str = "Delete in progress";
+/// Ids in a call that attaches or detaches, and calls under way: a group is busy with one.
 /// Source: Auto Scaling's API reference, `AttachInstances`, `DetachInstances`, `SetInstanceProtection`.
-const ATTACHED_AT_ONCE: usize = 20;
-const PROTECTED_AT_ONCE: usize = 50;
+const ATTACHED: (usize, usize) = (20, 1);
+/// The same for one that protects.
+const PROTECTED: (usize, usize) = (50, 1);
 
 /// What Auto Scaling says while it is at work on the group itself.
 const BUSY: &[&str] = &[
@@ -531,10 +533,11 @@ pub async fn release(aws: &Aws, group: &Observed) -> Result<()> {
 /// Makes instances members; those that are members of this very group already stay so.
 ///
 /// # Errors
-/// AWS's failures: an instance that is not running, in another zone or in another group; the largest size.
+/// AWS's failures: an instance that is not running, in another zone or in another group; the largest size. One such
+/// instance does not keep the others.
 pub async fn attach(aws: &Aws, name: &str, ids: &[String]) -> Result<()> {
-    for batch in ids.chunks(ATTACHED_AT_ONCE) {
-        let mut missing = batch.to_vec();
+    let errors = in_batches(&aws.run, "attaching", ids, ATTACHED, |batch| async move {
+        let mut missing = batch;
         loop {
             let request = aws
                 .autoscaling()
@@ -560,29 +563,31 @@ pub async fn attach(aws: &Aws, name: &str, ids: &[String]) -> Result<()> {
                 return Err(error);
             }
         }
-    }
-    Ok(())
+        Ok(())
+    });
+    gather(errors.await).map_or(Ok(()), Err)
 }
 
 /// Protects members from scale-in, or ends that.
 ///
 /// # Errors
-/// AWS's failures: a member that is neither in service nor standby.
+/// AWS's failures: a member that is neither in service nor standby, which does not keep the others.
 pub async fn protect(aws: &Aws, name: &str, ids: &[String], is_protected: bool) -> Result<()> {
-    for batch in ids.chunks(PROTECTED_AT_ONCE) {
+    let errors = in_batches(&aws.run, "protecting", ids, PROTECTED, |batch| async move {
         retry_while(&aws.run, BUSY_DEADLINE, is_busy, || async {
             aws.autoscaling()
                 .set_instance_protection()
                 .auto_scaling_group_name(name)
-                .set_instance_ids(Some(batch.to_vec()))
+                .set_instance_ids(Some(batch.clone()))
                 .protected_from_scale_in(is_protected)
                 .send()
                 .await
                 .answer()
+                .map(drop)
         })
-        .await?;
-    }
-    Ok(())
+        .await
+    });
+    gather(errors.await).map_or(Ok(()), Err)
 }
 
 /// Takes members out of the group, which launches none in their place; those that are no members are out.
@@ -596,19 +601,30 @@ pub async fn detach(aws: &Aws, name: &str, ids: &[String]) -> Result<()> {
     wait_until(&aws.run, &what, EMPTY_DEADLINE, async || {
         let group = describe(aws, name).await?.unwrap_or_default();
         let (ready, mut waiting) = departing(&group.instances, ids);
-        for batch in ready.chunks(ATTACHED_AT_ONCE) {
-            if let Err(error) = detach_batch(aws, name, batch).await {
-                // What the members are now decides.
-                if !refuses(&error, "not part of") && !refuses(&error, "is not in") {
-                    return gone_is_fine(Err(error)).map(Probe::Ready);
-                }
-                waiting.push(error.to_string());
-            }
+        let mut errors = in_batches(
+            &aws.run,
+            "detaching",
+            &ready,
+            ATTACHED,
+            |batch| async move { gone_is_fine(detach_batch(aws, name, &batch).await) },
+        )
+        .await;
+        // What the members are now decides.
+        let has_moved = |error: &mut anyhow::Error| {
+            refuses(error, "not part of") || refuses(error, "is not in")
+        };
+        waiting.extend(
+            errors
+                .extract_if(.., has_moved)
+                .map(|error| format!("{error:#}")),
+        );
+        if let Some(error) = gather(errors) {
+            return Err(error);
         }
         Ok(if waiting.is_empty() {
             Probe::Ready(())
         } else {
-            Probe::Pending(waiting.join(", "))
+            Probe::Pending(some_of(&waiting))
         })
     })
     .await

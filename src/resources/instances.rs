@@ -9,16 +9,20 @@ use aws_sdk_ec2::types::{
     AttributeBooleanValue, Filter, InstanceAttributeName, NetworkInfo,
     NetworkInterfaceAttachmentChanges, ProcessorInfo, Reservation, Tag,
 };
-use futures::future::{join_all, try_join_all};
+use futures::future::try_join_all;
 
-use crate::aws::error::Effect;
-use crate::aws::{Answer, Aws, AwsError, CHANGES_AT_ONCE, Probe, join_some, wait_until};
+use crate::aws::{
+    Answer, Aws, AwsError, CHANGES_AT_ONCE, Metered, Probe, in_batches, join_some, wait_until,
+};
 use crate::cluster::names::{CLUSTER_TAG, Cluster};
 use crate::cluster::spec::{CpuOptions, MetadataOptions, Placement, Shape, Volume};
-use crate::resource::{Settle, Tags};
+use crate::resource::{Settle, Tags, gather};
+use crate::run::some_of;
 
 /// Values a filter takes. Source: EC2's API reference.
 const FILTER_VALUES: usize = 200;
+/// Instances in one answer. EC2 takes 1000.
+const PAGE: i32 = 200;
 /// Resources tagged with one call: EC2 takes 1000, a refusal should not hit as many.
 const TAGGED_AT_ONCE: usize = 200;
 /// EC2 takes 1000; its guide asks for batches, so that one failure does not hold up the rest.
@@ -161,15 +165,6 @@ pub struct TypeFacts {
     pub default_cpu: Option<CpuOptions>,
 }
 
-/// An instance that could not be terminated.
-#[derive(Debug, Clone)]
-pub struct Refused {
-    /// Its id.
-    pub id: String,
-    /// Why.
-    pub error: AwsError,
-}
-
 /// Why an instance can not be the model of new ones.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[expect(missing_docs, reason = "the messages say it")]
@@ -206,7 +201,7 @@ impl std::fmt::Display for Difference {
         let values: Vec<String> = self
             .values
             .iter()
-            .map(|(value, ids)| format!("{value} ({})", ids.join(", ")))
+            .map(|(value, ids)| format!("{value} ({})", some_of(ids)))
             .collect();
         write!(formatter, "different {}: {}", self.field, values.join("; "))
     }
@@ -374,23 +369,30 @@ pub async fn type_facts(aws: &Aws, instance_type: &str) -> Result<Option<TypeFac
 /// AWS's failures.
 pub async fn termination_protected(aws: &Aws, ids: &[String]) -> Result<BTreeMap<String, bool>> {
     let asked = ids.iter().map(async |id| {
-        let answer = aws
-            .ec2()
-            .describe_instance_attribute()
-            .instance_id(id)
-            .attribute(InstanceAttributeName::DisableApiTermination)
-            .send()
-            .await
-            .if_found(NO_INSTANCE)?;
-        anyhow::Ok(answer.map(|answer| {
-            let value = answer
-                .disable_api_termination()
-                .and_then(AttributeBooleanValue::value);
-            (id.clone(), value.unwrap_or(false))
-        }))
+        let is_protected = Box::pin(is_termination_protected(aws, id)).await?;
+        anyhow::Ok(is_protected.map(|is_protected| (id.clone(), is_protected)))
     });
     let asked = join_some(READS_AT_ONCE, asked).await.settle()?;
     Ok(asked.into_iter().flatten().collect())
+}
+
+/// `None`: it is gone. EC2 tells of one instance at a time, and not where it describes them.
+async fn is_termination_protected(aws: &Aws, id: &str) -> Result<Option<bool>> {
+    aws.pace(Metered::DescribeInstanceAttribute, 1).await?;
+    let answer = aws
+        .ec2()
+        .describe_instance_attribute()
+        .instance_id(id)
+        .attribute(InstanceAttributeName::DisableApiTermination)
+        .send()
+        .await
+        .if_found(NO_INSTANCE)?;
+    Ok(answer.map(|answer| {
+        let value = answer
+            .disable_api_termination()
+            .and_then(AttributeBooleanValue::value);
+        value.unwrap_or(false)
+    }))
 }
 
 /// Protects an instance from termination through the API, or ends that; for one that is gone it has ended.
@@ -398,13 +400,13 @@ pub async fn termination_protected(aws: &Aws, ids: &[String]) -> Result<BTreeMap
 /// # Errors
 /// AWS's failures.
 pub async fn set_termination_protection(aws: &Aws, id: &str, is_protected: bool) -> Result<()> {
-    let answer = aws
+    aws.pace(Metered::ModifyInstanceAttribute, 1).await?;
+    let request = aws
         .ec2()
         .modify_instance_attribute()
         .instance_id(id)
-        .disable_api_termination(AttributeBooleanValue::builder().value(is_protected).build())
-        .send()
-        .await;
+        .disable_api_termination(AttributeBooleanValue::builder().value(is_protected).build());
+    let answer = Box::pin(request.send()).await;
     if is_protected {
         answer.answer()?;
     } else {
@@ -416,22 +418,25 @@ pub async fn set_termination_protection(aws: &Aws, id: &str, is_protected: bool)
 /// Writes tags on instances, or on anything else that EC2 tags.
 ///
 /// # Errors
-/// AWS's failures, all of them; one id that is gone fails its batch.
+/// AWS's failures, all of them; one id that is gone does not keep the others.
 pub async fn tag(aws: &Aws, ids: &[String], tags: &Tags) -> Result<()> {
-    let batches = ids.chunks(TAGGED_AT_ONCE).map(async |batch| {
+    let tags = &ec2_tags(tags);
+    let sizes = (TAGGED_AT_ONCE, CHANGES_AT_ONCE);
+    let errors = in_batches(&aws.run, "tagging", ids, sizes, |batch| async move {
+        aws.pace(Metered::CreateTags, 1).await?;
         aws.ec2()
             .create_tags()
-            .set_resources(Some(batch.to_vec()))
-            .set_tags(Some(ec2_tags(tags)))
+            .set_resources(Some(batch))
+            .set_tags(Some(tags.clone()))
             .send()
             .await
             .answer()?;
         Ok(())
     });
-    join_all(batches).await.settle().map(|_| ())
+    gather(errors.await).map_or(Ok(()), Err)
 }
 
-/// Takes tags away, whatever their values.
+/// Takes tags away, whatever their values; those that are gone have none.
 ///
 /// # Errors
 /// AWS's failures, all of them.
@@ -444,59 +449,46 @@ pub async fn untag(aws: &Aws, ids: &[String], keys: &[String]) -> Result<()> {
         .iter()
         .map(|key| Tag::builder().key(key).build())
         .collect();
-    let batches = ids.chunks(TAGGED_AT_ONCE).map(async |batch| {
-        aws.ec2()
+    let tags = &tags;
+    let sizes = (TAGGED_AT_ONCE, CHANGES_AT_ONCE);
+    let errors = in_batches(&aws.run, "untagging", ids, sizes, |batch| async move {
+        aws.pace(Metered::DeleteTags, 1).await?;
+        let answer = aws
+            .ec2()
             .delete_tags()
-            .set_resources(Some(batch.to_vec()))
+            .set_resources(Some(batch.clone()))
             .set_tags(Some(tags.clone()))
             .send()
-            .await
-            .if_found(NO_INSTANCE)?;
-        Ok(())
+            .await;
+        gone_alone_is_fine(&batch, answer.answer().map(drop))
     });
-    join_all(batches).await.settle().map(|_| ())
+    gather(errors.await).map_or(Ok(()), Err)
 }
 
-/// Orders the termination of all that can be terminated, and returns those that can not. One protected instance
-/// fails its whole batch: a batch that is refused is halved until the culprits stand alone. Those that are gone
-/// are terminated.
-pub async fn terminate(aws: &Aws, ids: &[String]) -> Vec<Refused> {
-    let batches = ids.chunks(TERMINATED_AT_ONCE).map(|batch| {
-        bisect(batch.to_vec(), |ids| async {
-            aws.ec2()
-                .terminate_instances()
-                .set_instance_ids(Some(ids))
-                .send()
-                .await
-                .answer()
-                .map(|_| ())
-        })
-    });
-    join_all(batches).await.into_iter().flatten().collect()
+/// Orders the termination of all that can be terminated, and returns why the others can not. One protected instance
+/// fails its whole batch, so the batch is halved. Those that are gone are terminated.
+pub async fn terminate(aws: &Aws, ids: &[String]) -> Vec<anyhow::Error> {
+    let sizes = (TERMINATED_AT_ONCE, CHANGES_AT_ONCE);
+    let doing = "terminating instance";
+    in_batches(&aws.run, doing, ids, sizes, |batch| async move {
+        aws.pace(Metered::TerminateInstances, batch.len()).await?;
+        let answer = aws
+            .ec2()
+            .terminate_instances()
+            .set_instance_ids(Some(batch.clone()))
+            .send()
+            .await;
+        gone_alone_is_fine(&batch, answer.answer().map(drop))
+    })
+    .await
 }
 
-async fn bisect<Fut>(ids: Vec<String>, terminate: impl Fn(Vec<String>) -> Fut) -> Vec<Refused>
-where
-    Fut: Future<Output = Result<(), AwsError>>,
-{
-    let mut refused = Vec::new();
-    let mut batches = vec![ids];
-    while let Some(mut batch) = batches.pop() {
-        let Err(error) = terminate(batch.clone()).await else {
-            continue;
-        };
-        // Only a refusal is somebody's fault; without an answer the halves would get none either.
-        if error.effect == Effect::None && batch.len() > 1 {
-            let second = batch.split_off(batch.len() / 2);
-            batches.extend([second, batch]);
-        } else if !error.is(NO_INSTANCE) {
-            refused.extend(batch.into_iter().map(|id| Refused {
-                id,
-                error: error.clone(),
-            }));
-        }
+/// In a batch the one that is gone fails the others: by itself it is as it shall be.
+fn gone_alone_is_fine(batch: &[String], answer: Result<(), AwsError>) -> Result<()> {
+    match answer {
+        Err(error) if batch.len() == 1 && error.is(NO_INSTANCE) => Ok(()),
+        answer => Ok(answer?),
     }
-    refused
 }
 
 /// Waits until AWS says of every one of these instances that it is terminated, or does not know it any more.
@@ -526,6 +518,8 @@ pub async fn wait_until_terminated(aws: &Aws, ids: &[String]) -> Result<()> {
 /// AWS's failures, all of them.
 pub async fn set_delete_on_termination(aws: &Aws, interfaces: &[Interface]) -> Result<()> {
     let changed = interfaces.iter().map(async |interface| {
+        aws.pace(Metered::ModifyNetworkInterfaceAttribute, 1)
+            .await?;
         aws.ec2()
             .modify_network_interface_attribute()
             .network_interface_id(&interface.id)
@@ -702,22 +696,22 @@ fn filter(name: &str, values: &[String]) -> Filter {
         .build()
 }
 
+/// Page by page: what EC2 says of a thousand instances is many times what is kept of it.
 async fn instances(aws: &Aws, filter: Filter) -> Result<Vec<Instance>> {
-    let reservations = aws
+    let mut pages = aws
         .ec2()
         .describe_instances()
         .filters(filter)
         .into_paginator()
-        .items()
-        .send()
-        .try_collect()
-        .await
-        .answer()?;
-    Ok(reservations
-        .iter()
-        .flat_map(Reservation::instances)
-        .map(observed)
-        .collect())
+        .page_size(PAGE)
+        .send();
+    let mut found = Vec::new();
+    while let Some(page) = pages.next().await {
+        let page = page.answer()?;
+        let instances = page.reservations().iter().flat_map(Reservation::instances);
+        found.extend(instances.map(observed));
+    }
+    Ok(found)
 }
 
 fn by_id(instances: impl Iterator<Item = Instance>) -> Vec<Instance> {
@@ -827,9 +821,6 @@ fn observed(instance: &aws_sdk_ec2::types::Instance) -> Instance {
 
 #[cfg(test)]
 mod tests {
-    use std::future::ready;
-    use std::sync::Mutex;
-
     use super::*;
 
     fn instance(id: &str) -> Instance {
@@ -961,52 +952,5 @@ mod tests {
                 "different instance profiles: arn:other (i-1); arn:profile (i-2, i-3)",
             ]
         );
-    }
-
-    fn refusal(code: &str, effect: Effect) -> AwsError {
-        AwsError {
-            code: Some(code.into()),
-            message: "no".into(),
-            request_id: None,
-            effect,
-        }
-    }
-
-    fn ids(count: usize) -> Vec<String> {
-        (0..count).map(|number| format!("i-{number}")).collect()
-    }
-
-    #[tokio::test]
-    async fn protected_instances_do_not_save_the_others() {
-        let gone = Mutex::new(BTreeSet::new());
-        let calls = Mutex::new(0);
-        let refused = bisect(ids(50), |batch| {
-            *calls.lock().unwrap() += 1;
-            let answer = if batch.iter().any(|id| id == "i-7" || id == "i-33") {
-                Err(refusal("OperationNotPermitted", Effect::None))
-            } else if batch.iter().any(|id| id == "i-12") {
-                Err(refusal(NO_INSTANCE[0], Effect::None))
-            } else {
-                gone.lock().unwrap().extend(batch);
-                Ok(())
-            };
-            ready(answer)
-        })
-        .await;
-        let refused: Vec<_> = refused.iter().map(|one| one.id.as_str()).collect();
-        assert_eq!(refused, ["i-7", "i-33"]);
-        assert_eq!(gone.lock().unwrap().len(), 47);
-        assert!(*calls.lock().unwrap() < 40);
-    }
-
-    #[tokio::test]
-    async fn a_call_without_answer_is_not_made_again_and_again() {
-        let calls = Mutex::new(0);
-        let refused = bisect(ids(50), |_| {
-            *calls.lock().unwrap() += 1;
-            ready(Err(refusal("InternalError", Effect::Unknown)))
-        })
-        .await;
-        assert_eq!((refused.len(), *calls.lock().unwrap()), (50, 1));
     }
 }

@@ -3,9 +3,9 @@ cluster.
 
 A bucket holds so many calls and is refilled at the rate; a call finds one in
 it or is throttled. API Gateway's four refill slowly and hold one call. EC2's
-calls that change something hold 50 for each account, as far as is documented,
-and refill at 5 a second; that is counted here for termination protection
-alone, the one such call made for every machine of a cluster.
+are those of the calls that are made for every machine of a cluster, from its
+developer guide, "Request throttling for the Amazon EC2 API": each operation
+has its own bucket in each region.
 """
 
 import threading
@@ -35,6 +35,11 @@ RATES = {
     ("ec2", "ModifyInstanceAttribute"): Rate(
         50, 5, needs="DisableApiTermination"
     ),
+    ("ec2", "ModifyNetworkInterfaceAttribute"): Rate(100, 5),
+    ("ec2", "DescribeInstanceAttribute"): Rate(100, 20),
+    ("ec2", "CreateTags"): Rate(100, 10),
+    ("ec2", "DeleteTags"): Rate(100, 10),
+    ("ec2", "TerminateInstances"): Rate(100, 5),
 }
 
 _lock = threading.Lock()
