@@ -192,6 +192,8 @@ impl Aws {
             clients: Clients::default(),
             identity: OnceCell::new_with(Some(identity)),
             region: region.to_owned(),
+            // They are a region's.
+            rates: rates::Rates::of_environment()?,
             run: self.run.clone(),
         })
     }
