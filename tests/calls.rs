@@ -1,4 +1,4 @@
-//! `cargo bench`: how many calls import and destroy make, how many at once, and how long that takes when
+//! `cargo bench`: how many calls import, update and destroy make, how many at once, and how long that takes when
 //! every call takes a while; and what scaling costs.
 //!
 //! ```text
@@ -7,9 +7,9 @@
 //! cargo bench -- --largest 100       without the cluster of 1,000 backends, which takes a quarter of an hour
 //! cargo bench --profile dev          without a release build: calls and chains are the same, times are not
 //! ```
-//! Fails if the number of calls depends on what else is in the account, if a second import changes anything, if
-//! the executable is sent more than once, or if a large cluster is throttled or takes 100 MB of memory. A time above its target is marked, and no failure: the machine may
-//! be busy.
+//! Fails if the number of calls depends on what else is in the account, if a second import or an update with nothing to
+//! do changes anything, if the executable is sent more than once, or if a large cluster is throttled or takes 100 MB
+//! of memory. A time above its target is marked, and no failure: the machine may be busy.
 
 #![expect(clippy::print_stdout, reason = "the table is what it is for")]
 
@@ -42,7 +42,7 @@ const OTHERS: &[(&str, u32)] = &[
 const LONG_REQUEST: u64 = 64 * 1024;
 
 #[derive(clap::Parser)]
-#[command(about = "Calls, calls in flight and time of import, second import and destroy")]
+#[command(about = "Calls, calls in flight and time of import, update and destroy")]
 struct Options {
     /// How long each call takes
     #[arg(long, default_value_t = 80, value_name = "N")]
@@ -62,27 +62,44 @@ struct Options {
 enum What {
     Import,
     SecondImport,
+    Update,
+    UpdateOfCode,
     Destroy,
 }
 
 impl What {
-    const ALL: [Self; 3] = [Self::Import, Self::SecondImport, Self::Destroy];
+    const ALL: [Self; 5] = [
+        Self::Import,
+        Self::SecondImport,
+        Self::Update,
+        Self::UpdateOfCode,
+        Self::Destroy,
+    ];
 
     fn name(self) -> &'static str {
         match self {
             Self::Import => "import",
             Self::SecondImport => "second import",
+            Self::Update => "update, nothing to do",
+            Self::UpdateOfCode => "update, new code",
             Self::Destroy => "destroy",
         }
     }
 
     /// At 80 ms a call and six backends: what it may take, and the calls and seconds of the earlier tool.
-    fn target(self) -> (Duration, &'static str) {
-        match self {
-            Self::Import => (Duration::from_millis(2000), "93, 8.3 s"),
-            Self::SecondImport => (Duration::from_millis(1000), "86, 7.6 s"),
-            Self::Destroy => (Duration::from_millis(2000), "103, 9.0 s"),
-        }
+    fn target(self) -> (Option<Duration>, &'static str) {
+        let (target, earlier) = match self {
+            Self::Import => (Some(2000), "93, 8.3 s"),
+            Self::SecondImport => (Some(1000), "86, 7.6 s"),
+            Self::Update => (Some(1000), "71, 6.3 s"),
+            Self::UpdateOfCode => (None, "91, 8.1 s"),
+            Self::Destroy => (Some(2000), "103, 9.0 s"),
+        };
+        (target.map(Duration::from_millis), earlier)
+    }
+
+    fn changes_nothing(self) -> bool {
+        matches!(self, Self::SecondImport | Self::Update)
     }
 }
 
@@ -256,7 +273,7 @@ fn main() -> ExitCode {
     }
     if wrong.is_empty() {
         println!(
-            "the number of calls is the same in both accounts, and the executable was sent once an import"
+            "the number of calls is the same in both accounts, and the executable was sent once for each new code"
         );
         ExitCode::SUCCESS
     } else {
@@ -283,19 +300,29 @@ fn costs(runs: u32) -> (Table, Option<String>) {
     (table, too_many)
 }
 
-/// Makes a stack, imports it, imports it again and destroys it: `runs` times.
+/// The executable as a later version would be: of another hash, and of the same weight.
+fn later_version(sandbox: &Sandbox) -> String {
+    let mut code = std::fs::read(executable()).expect("it is there");
+    code.push(0);
+    let path = sandbox.home().join("later-version");
+    std::fs::write(&path, code).expect("the directory is ours");
+    path.to_str().expect("text").to_owned()
+}
+
+/// Makes a stack and does with it all there is in [`What::ALL`]: `runs` times.
 fn measure(
     sandbox: &Sandbox,
     surrounding: &'static str,
     name: &str,
     runs: u32,
     delay_ms: u32,
-) -> [Series; 3] {
+) -> [Series; What::ALL.len()] {
     let mut all = What::ALL.map(|what| Series {
         what,
         surrounding,
         runs: Vec::new(),
     });
+    let other = later_version(sandbox);
     for number in 0..runs {
         let name = format!("{name}-{number}");
         sandbox.post("settings", &json!({"delay_ms": 0}));
@@ -304,6 +331,15 @@ fn measure(
         for series in &mut all {
             let run = Measured::of(sandbox, || match series.what {
                 What::Import | What::SecondImport => sandbox.import(&name, &[]),
+                What::Update => sandbox.wekactl(&["cluster", "update", "--name", &name]),
+                What::UpdateOfCode => sandbox.wekactl(&[
+                    "cluster",
+                    "update",
+                    "--name",
+                    &name,
+                    "--lambda-binary",
+                    &other,
+                ]),
                 What::Destroy => sandbox.destroy(&name, &[]),
             });
             series.runs.push(run);
@@ -329,12 +365,12 @@ fn row(series: &Series) -> [String; 9] {
     let is_strict = series.surrounding.contains("strict");
     let (target, earlier) = match (is_strict, series.surrounding.is_empty()) {
         (true, _) => (Some(Duration::from_secs(15)), ""),
-        (false, true) => (Some(series.what.target().0), series.what.target().1),
+        (false, true) => series.what.target(),
         // In an account with fewer others than here.
         (false, false) => match series.what {
             What::Import => (None, "493, 41.2 s"),
-            What::SecondImport => (None, ""),
             What::Destroy => (None, "1300, 110.7 s"),
+            What::SecondImport | What::Update | What::UpdateOfCode => (None, ""),
         },
     };
     [
@@ -441,8 +477,8 @@ fn mistakes(series: &Series) -> Vec<String> {
         let long = run.calls.iter().filter(|call| call.bytes > LONG_REQUEST);
         let long: Vec<&str> = long.map(|call| call.operation.as_str()).collect();
         let wanted: &[&str] = match series.what {
-            What::Import => &["lambda:PublishLayerVersion"],
-            What::SecondImport | What::Destroy => &[],
+            What::Import | What::UpdateOfCode => &["lambda:PublishLayerVersion"],
+            What::SecondImport | What::Update | What::Destroy => &[],
         };
         if long != wanted {
             wrong.push(format!(
@@ -451,7 +487,7 @@ fn mistakes(series: &Series) -> Vec<String> {
                 long.join(", ")
             ));
         }
-        if series.what == What::SecondImport && run.mutating > 0 {
+        if series.what.changes_nothing() && run.mutating > 0 {
             wrong.push(format!(
                 "{}: {} calls that change something",
                 series.title(),

@@ -20,9 +20,14 @@ use crate::complete::make_zone;
 use crate::support::account::{kind, unlike, without_dying_keys};
 use crate::support::background::Background;
 use crate::support::{APP, PASSWORD, Run, Sandbox, mutations};
+use crate::update::{is_one, keys};
 
 /// How many cores there are for it.
 const AT_ONCE: usize = 2;
+/// A local AWS grows with all that was ever in it: after so many trials another takes its place.
+const OF_ONE_SANDBOX: usize = 30;
+/// After so many trials the run says how far it is.
+const OF_ONE_WORD: usize = 100;
 
 /// What happens to one call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,15 +56,18 @@ const FAULTS: [Fault; 5] = [
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Subject {
     Import,
+    /// Of a cluster that has drifted, to other code.
     Update,
+    RotateKeys,
     ChangeCredentials,
     Destroy,
     DestroyKeeping,
 }
 
-const SUBJECTS: [Subject; 5] = [
+const SUBJECTS: [Subject; 6] = [
     Subject::Import,
     Subject::Update,
+    Subject::RotateKeys,
     Subject::ChangeCredentials,
     Subject::Destroy,
     Subject::DestroyKeeping,
@@ -78,6 +86,7 @@ impl Subject {
         match self {
             Self::Import => "import",
             Self::Update => "update",
+            Self::RotateKeys => "update --rotate-keys",
             Self::ChangeCredentials => "change-credentials",
             Self::Destroy => "destroy",
             Self::DestroyKeeping => "destroy --keep-instances",
@@ -88,7 +97,8 @@ impl Subject {
     fn sample(self) -> usize {
         match self {
             Self::Import => 33,
-            Self::Update => 17,
+            Self::Update => 23,
+            Self::RotateKeys => 19,
             Self::ChangeCredentials => 7,
             Self::Destroy | Self::DestroyKeeping => 43,
         }
@@ -132,6 +142,7 @@ impl Subject {
 
     fn command(self, sandbox: &Sandbox, account: &Account) -> Command {
         let code = sandbox.small_code();
+        let other = sandbox.other_code();
         let line: &[&str] = match self {
             Self::Import => &[
                 "import",
@@ -149,7 +160,15 @@ impl Subject {
                 &code,
                 "--no-verify",
             ],
-            Self::Update => &["update", "-n", "prod", "--lambda-binary", &code],
+            Self::Update => &["update", "-n", "prod", "--lambda-binary", &other],
+            Self::RotateKeys => &[
+                "update",
+                "-n",
+                "prod",
+                "--lambda-binary",
+                &code,
+                "--rotate-keys",
+            ],
             Self::ChangeCredentials => &[
                 "change-credentials",
                 "-n",
@@ -275,6 +294,8 @@ fn attempt(sandbox: &Sandbox, trial: &Trial, good: &Value) -> Result<(), (Failed
                     "{} differences: {first:#?}",
                     unlike.len()
                 );
+                let keys = keys(sandbox);
+                assert!(is_one(&keys), "{} keys", keys.len());
             }
         }
         account = Some(made);
@@ -334,6 +355,12 @@ fn trials(points: &BTreeMap<&str, (Subject, Vec<Point>, Value)>) -> Vec<Trial> {
     trials
 }
 
+/// Also where the test passes: print! would be captured.
+fn say(text: &str) {
+    let said = std::io::stderr().write_all(text.as_bytes());
+    said.expect("stderr takes it");
+}
+
 #[test]
 fn convergence() {
     let first = Sandbox::start();
@@ -350,10 +377,22 @@ fn convergence() {
     std::thread::scope(|scope| {
         for _ in 0..AT_ONCE {
             scope.spawn(|| {
-                let sandbox = Sandbox::start();
-                while let Some(trial) = trials.get(next.fetch_add(1, Ordering::SeqCst)) {
+                let (mut sandbox, mut tried) = (Sandbox::start(), 0);
+                loop {
+                    let number = next.fetch_add(1, Ordering::SeqCst);
+                    let Some(trial) = trials.get(number) else {
+                        break;
+                    };
+                    if number % OF_ONE_WORD == 0 {
+                        say(&format!("{number} of {} trials\n", trials.len()));
+                    }
+                    if tried == OF_ONE_SANDBOX {
+                        (sandbox, tried) = (Sandbox::start(), 0);
+                    }
+                    tried += 1;
                     let (_, _, good) = &subjects[trial.subject.words()];
                     if let Err((at, why)) = attempt(&sandbox, trial, good) {
+                        say(&format!("{trial:?} failed\n"));
                         let mut failures = failures.lock().expect("nobody panics here");
                         failures.push((trial.subject, at, format!("{trial:?}: {why}")));
                     }
@@ -383,10 +422,7 @@ fn convergence() {
             failed(Failed::ToRemove),
         );
     }
-    // Also where the test passes: print! would be captured.
-    std::io::stderr()
-        .write_all(table.as_bytes())
-        .expect("stderr takes it");
+    say(&table);
     let whys: Vec<&String> = failures.iter().map(|(_, _, why)| why).collect();
     assert!(whys.is_empty(), "{whys:#?}");
 }

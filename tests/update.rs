@@ -127,12 +127,8 @@ fn other_code_reaches_every_function_and_replaces_the_layer() {
     let sandbox = Sandbox::start();
     sandbox.stack(&json!({"name": "prod", "backends": 5}));
     sandbox.import_small("prod", &[]).ok();
-    let mut other = std::fs::read(sandbox.small_code()).expect("it is there");
-    other.push(0);
-    let path = sandbox.home().join("other-code");
-    std::fs::write(&path, other).expect("the directory is ours");
-    let path = path.to_str().expect("text");
-    let update = ["cluster", "update", "-n", "prod", "--lambda-binary", path];
+    let other = sandbox.other_code();
+    let update = ["cluster", "update", "-n", "prod", "--lambda-binary", &other];
     let layers = |inventory: &Value| -> Vec<Value> {
         let functions = kind(inventory, "functions").values();
         functions
@@ -159,7 +155,7 @@ fn other_code_reaches_every_function_and_replaces_the_layer() {
 }
 
 /// The keys of the functions that seal, in the order of a run.
-fn keys(sandbox: &Sandbox) -> Vec<String> {
+pub(crate) fn keys(sandbox: &Sandbox) -> Vec<String> {
     let inventory = sandbox.inventory();
     let functions = kind(&inventory, "functions");
     let key = |word: &&str| {
@@ -168,6 +164,11 @@ fn keys(sandbox: &Sandbox) -> Vec<String> {
         key.as_str().expect("a key").to_owned()
     };
     ["fetch", "scale", "terminate"].iter().map(key).collect()
+}
+
+/// That all seal with the same key, and know no other.
+pub(crate) fn is_one(keys: &[String]) -> bool {
+    keys.iter().all(|key| *key == keys[0] && !key.contains(','))
 }
 
 #[test]
@@ -201,16 +202,13 @@ fn keys_are_rotated_while_runs_go_on() {
         assert_eq!(cluster.minute().status, "SUCCEEDED", "{nth}");
         sandbox.wekactl(&update).ok();
         let now = keys(sandbox);
-        assert!(
-            now.iter().all(|key| *key == now[0] && !key.contains(',')),
-            "{nth}"
-        );
+        assert!(is_one(&now), "{nth}");
         assert_eq!(cluster.minute().status, "SUCCEEDED", "{nth}");
     }
     let before = keys(sandbox);
     sandbox.wekactl(&rotate).ok();
     let now = keys(sandbox);
-    assert!(now.iter().all(|key| *key == now[0] && !key.contains(',')));
+    assert!(is_one(&now));
     assert!(before.iter().chain(&old).all(|key| *key != now[0]));
     assert_eq!(cluster.minute().status, "SUCCEEDED");
 }

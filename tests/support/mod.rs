@@ -244,6 +244,15 @@ impl Sandbox {
         path.to_str().expect("text").to_owned()
     }
 
+    /// The same of another version.
+    pub(crate) fn other_code(&self) -> String {
+        let mut code = std::fs::read(self.small_code()).expect("it is there");
+        code.push(0);
+        let path = self.home().join("other-code");
+        std::fs::write(&path, code).expect("the directory is ours");
+        path.to_str().expect("text").to_owned()
+    }
+
     /// The home directory of the executable's runs.
     pub(crate) fn home(&self) -> &Path {
         self.home.path()
