@@ -73,6 +73,19 @@ fn credentials_are_tried_before_they_replace_those_that_work() {
     assert_eq!(stored(sandbox), PASSWORD);
     assert_eq!(cluster.minute().status, "SUCCEEDED");
 
+    // Also where nothing runs the automation any more.
+    let rules = sandbox.inventory();
+    let (rule, of_rule) = kind(&rules, "rules").iter().next().expect("a rule");
+    let target = &of_rule["Targets"][0]["Id"];
+    let targets = json!({"Rule": rule, "Ids": [target]});
+    sandbox.aws("events", "remove_targets", &targets);
+    sandbox.aws("events", "delete_rule", &json!({"Name": rule}));
+    import_with(sandbox, NEW).fails(1, &[REFUSED]);
+    assert_eq!(stored(sandbox), PASSWORD);
+    assert_eq!(kind(&sandbox.inventory(), "rules").len(), 0);
+    import_with(sandbox, PASSWORD).ok();
+    sandbox.take_calls();
+
     // Those that work already are not tried again by an import, and are by who asks for that.
     import_with(sandbox, PASSWORD).ok();
     assert_no_mutations(sandbox, "an import with the same credentials");

@@ -106,7 +106,7 @@ case $call in
   'cluster drive scan '*)
     remote
     while read -r disk; do
-      [[ -e $STATE/lost && $disk == "$(cat "$STATE/lost")" ]] || echo "uuid-$disk $4" >>"$STATE/drives"
+      [[ -e $STATE/lost && $disk == "$(cat "$STATE/lost")" ]] || echo "00000000-0000-4000-8000-0000000000${disk//[^0-9]/} $4" >>"$STATE/drives"
     done < <(cat "$STATE/signed" 2>/dev/null)
     : >"$STATE/signed"
     [[ ! -e $STATE/noisy ]] || exit 1 ;;
@@ -580,7 +580,10 @@ echo "$((${seconds%.*} + $1)).25 1.00" >"$STATE/uptime"
         machine.write("sys/block/nvme9n1/queue/rotational", "1\n");
         let output = machine.join(&SMALL.script());
         assert!(output.status.success(), "{}", machine.log());
-        assert_eq!(machine.read("drives"), "uuid-nvme3n1 101\n");
+        assert_eq!(
+            machine.read("drives"),
+            "00000000-0000-4000-8000-000000000031 101\n"
+        );
 
         for (file, text) in [
             ("blkid/nvme2n1", "TYPE=ext4\n"),
@@ -789,6 +792,22 @@ echo "$((${seconds%.*} + $1)).25 1.00" >"$STATE/uptime"
     }
 
     #[test]
+    fn what_is_no_uuid_is_no_argument() {
+        let machine = SMALL.machine();
+        machine.write("drives", "--all 101\n");
+        assert!(!machine.join(&SMALL.script()).status.success());
+        assert!(
+            machine
+                .log()
+                .contains("the drives of this machine can not be listed"),
+            "{}",
+            machine.log()
+        );
+        assert_eq!(machine.calls("weka cluster drive remove").len(), 0);
+        assert_eq!(machine.calls("weka cluster drive deactivate").len(), 0);
+    }
+
+    #[test]
     fn a_drive_that_is_never_listed_takes_the_machine_out_with_the_others() {
         let machine = SMALL.machine();
         machine.write("lost", "nvme3n1");
@@ -796,7 +815,9 @@ echo "$((${seconds%.*} + $1)).25 1.00" >"$STATE/uptime"
         assert_eq!(machine.calls("weka cluster drive scan 101 ").len(), 60);
         assert_eq!(
             machine.calls("weka cluster drive deactivate"),
-            ["weka cluster drive deactivate uuid-nvme2n1 --force -H 10.0.0.5"]
+            [
+                "weka cluster drive deactivate 00000000-0000-4000-8000-000000000021 --force -H 10.0.0.5"
+            ]
         );
         insta::assert_snapshot!(
             machine

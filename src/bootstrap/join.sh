@@ -98,6 +98,7 @@ import io
 import json
 import re
 import sys
+import uuid
 
 
 def rows(found, key):
@@ -129,7 +130,7 @@ def containers(found, instance, address):
 def drives(found, container):
     for row in rows(found, "disk_id"):
         if number(row.get("host_id")) == container:
-            yield "%s\n" % row["uuid"]
+            yield "%s\n" % uuid.UUID(row["uuid"])
 
 
 with io.open(sys.argv[2], encoding="utf-8") as file:

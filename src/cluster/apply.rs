@@ -15,6 +15,7 @@ use super::discovery::{Backend, Discovered};
 use super::inventory::Inventory;
 use super::names::{BEFORE_TAG, Cluster, DESTROYING_TAG, FunctionKind, RolePurpose};
 use super::policies::Policies;
+use super::rivals;
 use super::seal_keys;
 use super::settings::{self, Credentials, GivenCredentials, Settings};
 use super::spec::{Dns, Spec};
@@ -88,6 +89,7 @@ pub(super) async fn apply(aws: &Aws, found: Discovered, goal: &Goal<'_>) -> Resu
         Some((last, _)) if aws.run.is_plan() => (last, &[][..]),
         _ => (&seal_keys[0], &seal_keys[1..]),
     };
+    let last_keys = later_keys.last().unwrap_or(first_keys);
     let referenced = inventory.referenced_roles();
     let members: BTreeSet<String> = inventory.members().collect();
     let half_destroyed = inventory
@@ -95,6 +97,8 @@ pub(super) async fn apply(aws: &Aws, found: Discovered, goal: &Goal<'_>) -> Resu
         .iter()
         .any(auto_scaling_group::Observed::is_half_destroyed);
     let unverified = unverified(&inventory, backends);
+    let is_first = inventory.event_rules.is_empty() && goal.starts_automation && !aws.run.is_plan();
+    let roles_before = inventory.roles.names();
     let has_functions = !inventory.functions.is_empty();
     let join_before = inventory
         .functions
@@ -143,10 +147,6 @@ pub(super) async fn apply(aws: &Aws, found: Discovered, goal: &Goal<'_>) -> Resu
         );
         let settings = steps.after(&table, async move |_| {
             settings::ensure_settings(aws, cluster, stored, &wanted_settings).await
-        });
-        let stored_credentials = steps.after(&table, async move |_| match goal.credentials {
-            Some(given) => settings::ensure_credentials(aws, cluster, stored, given).await,
-            None => Ok(()),
         });
 
         // What is the stack's and gets changed: remembered twice, then changed.
@@ -213,6 +213,29 @@ pub(super) async fn apply(aws: &Aws, found: Discovered, goal: &Goal<'_>) -> Resu
             };
             ensure(aws, cluster, &plan, usage_plans).await
         });
+
+        let made_roles: Vec<_> = roles.values().cloned().collect();
+        let single = steps.after(
+            (&usage_plan, made_roles, (&api, &api_key)),
+            async move |(plan, roles, (api, key))| {
+                let (Some(plan), Some(api), Some(key), true) =
+                    (plan.value(), api.value(), key.value(), is_first)
+                else {
+                    return Ok(());
+                };
+                let made = roles.iter().filter_map(Known::value);
+                let ours = rivals::Ours {
+                    roles: roles_before
+                        .into_iter()
+                        .chain(made.map(|role| role.name.clone()))
+                        .collect(),
+                    rest_api: api.id.clone(),
+                    api_key: key.id.clone(),
+                    usage_plan: plan.id.clone(),
+                };
+                rivals::check_nothing_twice(aws, cluster, &ours).await
+            },
+        );
 
         // The way clients reach the cluster.
         let balancer = steps.add(async move {
@@ -393,6 +416,16 @@ pub(super) async fn apply(aws: &Aws, found: Discovered, goal: &Goal<'_>) -> Resu
             Some(login) => try_login(aws, cluster, login, addresses).await.map(drop),
             None => Ok(()),
         });
+        // Those that are stored may be the ones that Weka takes.
+        let first = match stored.credentials {
+            Some(_) => vec![tried.clone()],
+            None => Vec::new(),
+        };
+        let stored_credentials =
+            steps.after((&table, first), async move |_| match goal.credentials {
+                Some(given) => settings::ensure_credentials(aws, cluster, stored, given).await,
+                None => Ok(()),
+            });
         let permission = steps.after((&functions[0], &api), async move |(_, api)| {
             function::allow_api(
                 aws,
@@ -407,13 +440,11 @@ pub(super) async fn apply(aws: &Aws, found: Discovered, goal: &Goal<'_>) -> Resu
             Known::AfterApply => Ok(found),
         });
         let pruned = steps.after(
-            (&layer, &versions, functions.clone()),
+            (&layer, &versions, (functions.clone(), &single)),
             async move |((kept, _), versions, _)| {
                 // Every function has the kept one by now.
                 match kept.value() {
-                    Some(kept) => {
-                        layer_version::prune(aws, &kept.arn, &BTreeSet::new(), &versions).await
-                    }
+                    Some(kept) => layer_version::prune(aws, &kept.arn, &versions).await,
                     None => Ok(()),
                 }
             },
@@ -449,6 +480,7 @@ pub(super) async fn apply(aws: &Aws, found: Discovered, goal: &Goal<'_>) -> Resu
             unmarked,
             permission,
             tried,
+            single,
             rotated,
             pruned,
             done(&machine),
@@ -457,8 +489,12 @@ pub(super) async fn apply(aws: &Aws, found: Discovered, goal: &Goal<'_>) -> Resu
         .chain(functions.iter().map(done))
         .collect();
         let rule = steps.after(
-            (&roles[&RolePurpose::EventRule], made.clone()),
-            async move |(role, _)| {
+            (
+                &roles[&RolePurpose::EventRule],
+                made.clone(),
+                (&key, functions.clone()),
+            ),
+            async move |(role, _, (key, functions))| {
                 if event_rules.is_empty() && !goal.starts_automation {
                     aws.run.warning(format!(
                         "nothing runs the automation of cluster {name}: its event rule {} is missing, because an import \
@@ -469,9 +505,22 @@ pub(super) async fn apply(aws: &Aws, found: Discovered, goal: &Goal<'_>) -> Resu
                     ));
                     return Ok(());
                 }
-                if !unverified.is_empty() && !aws.run.is_plan() {
-                    verify(aws, cluster, &unverified, event_rules.is_empty()).await?;
-                }
+                let members = async {
+                    if unverified.is_empty() || aws.run.is_plan() {
+                        return Ok(());
+                    }
+                    verify(aws, cluster, &unverified, event_rules.is_empty()).await
+                };
+                let rest = async {
+                    match key.value().filter(|_| is_first) {
+                        Some(key) => {
+                            let functions = with_keys(functions, last_keys);
+                            rivals::check_as_made(aws, cluster, &key.arn, &functions).await
+                        }
+                        None => Ok(()),
+                    }
+                };
+                tokio::join!(members, rest).settle()?;
                 for notice in event_rules.iter().filter_map(event_rule::Observed::notice) {
                     aws.run.notice(notice);
                 }
@@ -497,6 +546,20 @@ pub(super) async fn apply(aws: &Aws, found: Discovered, goal: &Goal<'_>) -> Resu
     };
     steps.result()?;
     Ok(name)
+}
+
+/// The functions as they are wanted in the end: those that seal with these keys.
+fn with_keys(
+    functions: Vec<(Function, Known<function::Observed>)>,
+    keys: &seal_keys::Phase,
+) -> Vec<Function> {
+    let wanted = functions.into_iter().map(|(mut wanted, _)| {
+        if let Some(keys) = keys.get(&wanted.kind) {
+            wanted.environment.seal_key = Some(keys.clone());
+        }
+        wanted
+    });
+    wanted.collect()
 }
 
 /// Gives the functions that seal other keys: one phase of a rotation.

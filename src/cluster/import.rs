@@ -7,7 +7,11 @@ use super::credentials::try_login;
 use super::discovery::{Discovered, discover};
 use super::names::Cluster;
 pub use super::request::{GivenCredentials, ImportRequest};
+use super::rivals;
 use crate::aws::Aws;
+
+/// So often an import that meets another one begins anew with what both have made.
+const ROUNDS: usize = 5;
 
 /// Finds all that an import has to know, and every reason not to begin.
 ///
@@ -49,7 +53,20 @@ pub async fn import(
         starts_automation: true,
         rotates_keys: false,
     };
-    let name = apply(aws, found, &goal).await?;
+    let mut name = apply(aws, found, &goal).await;
+    for _ in 0..ROUNDS {
+        match &name {
+            Err(error) if rivals::is_noticed(error) => {
+                aws.run.notice(format!(
+                    "another import of cluster {} is under way: looking again",
+                    request.cluster.name
+                ));
+                name = apply(aws, discover(aws, request).await?, &goal).await;
+            }
+            _ => break,
+        }
+    }
+    let name = name?;
     if is_first && request.instance_ids.is_none() {
         warn_of_the_stack(aws, &request.cluster);
     }

@@ -15,6 +15,7 @@ pub mod network;
 pub mod overview;
 pub mod policies;
 pub mod request;
+mod rivals;
 pub mod seal_keys;
 pub mod settings;
 pub mod spec;

@@ -132,6 +132,14 @@ async fn describe(aws: &Aws, key: &str) -> Result<Option<KeyMetadata>> {
         .and_then(|answer| answer.key_metadata))
 }
 
+/// ARN of the key that an alias points at, if there is one.
+///
+/// # Errors
+/// AWS's failures.
+pub async fn arn_of(aws: &Aws, alias: &str) -> Result<Option<String>> {
+    Ok(describe(aws, alias).await?.and_then(|key| key.arn))
+}
+
 fn is_pending_deletion(key: &KeyMetadata) -> bool {
     matches!(
         key.key_state(),

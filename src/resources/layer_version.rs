@@ -1,6 +1,5 @@
 //! The functions' code: a layer whose newest version holds this executable.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
@@ -115,19 +114,12 @@ pub async fn versions(
         .with_context(|| format!("reading the versions of Lambda layer {}", kept.name))
 }
 
-/// Removes the versions that are neither `kept` nor used by one of the functions, whose layers are `used`.
+/// Removes the versions but `kept`, which every function has.
 ///
 /// # Errors
 /// AWS's failures, all of them.
-pub async fn prune(
-    aws: &Aws,
-    kept: &str,
-    used: &BTreeSet<String>,
-    found: &[Observed],
-) -> Result<()> {
-    let stale = found
-        .iter()
-        .filter(|version| version.arn != kept && !used.contains(&version.arn));
+pub async fn prune(aws: &Aws, kept: &str, found: &[Observed]) -> Result<()> {
+    let stale = found.iter().filter(|version| version.arn != kept);
     let removals = stale.map(|version| {
         let name = LayerVersion::row_name(&version.name, version);
         let row = Row::new(Kind::LayerVersion, name, Action::Delete);

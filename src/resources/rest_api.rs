@@ -310,18 +310,7 @@ impl Resource for RestApi {
     }
 
     async fn find(aws: &Aws, cluster: &Cluster, name: &str) -> Result<Vec<Observed>> {
-        let apis = aws
-            .apigateway()
-            .get_rest_apis()
-            .limit(PAGE)
-            .into_paginator()
-            .items()
-            .send()
-            .try_collect()
-            .await
-            .answer()?;
-        let named = apis.into_iter().filter(|api| api.name() == Some(name));
-        let ours = ours_else_all(cluster, named, Api::tags);
+        let ours = named(aws, cluster, name).await?;
         let mut found =
             futures::future::try_join_all(ours.iter().map(|api| observe(aws, api))).await?;
         found.sort_by_key(|api| (!api.has_deployed_stage(), api.created));
@@ -510,6 +499,30 @@ impl Resource for RestApi {
             .if_found(GONE)?;
         Ok(())
     }
+}
+
+/// Ids of the APIs of this name that are the cluster's.
+///
+/// # Errors
+/// AWS's failures.
+pub async fn ids(aws: &Aws, cluster: &Cluster, name: &str) -> Result<Vec<String>> {
+    let found = named(aws, cluster, name).await?;
+    Ok(found.into_iter().filter_map(|api| api.id).collect())
+}
+
+async fn named(aws: &Aws, cluster: &Cluster, name: &str) -> Result<Vec<Api>> {
+    let apis = aws
+        .apigateway()
+        .get_rest_apis()
+        .limit(PAGE)
+        .into_paginator()
+        .items()
+        .send()
+        .try_collect()
+        .await
+        .answer()?;
+    let named = apis.into_iter().filter(|api| api.name() == Some(name));
+    Ok(ours_else_all(cluster, named, Api::tags))
 }
 
 /// Names are not unique here: what is ours by its tag, or, where nothing is, all that has our name.

@@ -3,7 +3,7 @@
 //! IAM is global: a cluster of the same name in another region has its roles under the same path, and only the
 //! region's tag tells them apart.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -130,6 +130,12 @@ impl Role {
 }
 
 impl Roles {
+    /// Of all of them.
+    pub fn names(&self) -> BTreeSet<String> {
+        let all = self.by_purpose.values().flatten().chain(&self.unknown);
+        all.map(|role| role.name.clone()).collect()
+    }
+
     /// The roles that an import may change, or remove as duplicates, those in use first. `referenced_arns` are of the
     /// roles that this region's functions, state machine and rule refer to: of the Go tool's they are the only ones
     /// of which this region is proved.
@@ -160,6 +166,43 @@ impl Observed {
 /// # Errors
 /// AWS's failures.
 pub async fn find_all(aws: &Aws, cluster: &Cluster) -> Result<Roles> {
+    let listed = list(aws, cluster).await?;
+    let observed = listed.into_iter().map(|role| observe(aws, cluster, role));
+    let mut found: Vec<Observed> = try_join_all(observed)
+        .await?
+        .into_iter()
+        .flatten()
+        .collect();
+    found.retain(|role| role.is_of(cluster, aws.region()));
+    found.sort_by(oldest_first);
+    let mut roles = Roles::default();
+    for role in found {
+        match role.purpose {
+            Some(purpose) => roles.by_purpose.entry(purpose).or_default().push(role),
+            None => roles.unknown.push(role),
+        }
+    }
+    Ok(roles)
+}
+
+/// Names of this cluster's and this region's roles, without these.
+///
+/// # Errors
+/// AWS's failures.
+pub async fn others(aws: &Aws, cluster: &Cluster, known: &BTreeSet<String>) -> Result<Vec<String>> {
+    let listed = list(aws, cluster).await?.into_iter();
+    let others = listed.filter(|role| !known.contains(&role.role_name));
+    let others = try_join_all(others.map(|role| async {
+        let tags = tags_of(aws, &role.role_name).await?.unwrap_or_default();
+        let is_ours = tags.get(CLUSTER_TAG) == Some(&cluster.name)
+            && tags.get(REGION_TAG).is_some_and(|tag| tag == aws.region());
+        anyhow::Ok(is_ours.then_some(role.role_name))
+    }))
+    .await?;
+    Ok(others.into_iter().flatten().collect())
+}
+
+async fn list(aws: &Aws, cluster: &Cluster) -> Result<Vec<aws_sdk_iam::types::Role>> {
     let path = cluster.role_path();
     let mut pages = aws
         .iam()
@@ -177,22 +220,7 @@ pub async fn find_all(aws: &Aws, cluster: &Cluster) -> Result<Roles> {
                 .filter(|role| role.path == path),
         );
     }
-    let observed = listed.into_iter().map(|role| observe(aws, cluster, role));
-    let mut found: Vec<Observed> = try_join_all(observed)
-        .await?
-        .into_iter()
-        .flatten()
-        .collect();
-    found.retain(|role| role.is_of(cluster, aws.region()));
-    found.sort_by(oldest_first);
-    let mut roles = Roles::default();
-    for role in found {
-        match role.purpose {
-            Some(purpose) => roles.by_purpose.entry(purpose).or_default().push(role),
-            None => roles.unknown.push(role),
-        }
-    }
-    Ok(roles)
+    Ok(listed)
 }
 
 fn oldest_first(one: &Observed, other: &Observed) -> std::cmp::Ordering {

@@ -152,6 +152,16 @@ async fn tags_of(aws: &Aws, arn: &str) -> Result<Tags> {
     }
 }
 
+/// ARN of the key that the table is encrypted with now.
+///
+/// # Errors
+/// AWS's failures.
+pub async fn key_arn_of(aws: &Aws, name: &str) -> Result<Option<String>> {
+    let table = describe(aws, name).await?;
+    let key = table.and_then(|table| table.sse_description);
+    Ok(key.and_then(|key| key.kms_master_key_arn))
+}
+
 fn observe(name: &str, arn: String, table: &TableDescription, tags: Tags) -> Observed {
     let billing = table
         .billing_mode_summary()

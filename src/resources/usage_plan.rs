@@ -120,18 +120,7 @@ impl Resource for UsagePlan {
     }
 
     async fn find(aws: &Aws, cluster: &Cluster, name: &str) -> Result<Vec<Observed>> {
-        let plans = aws
-            .apigateway()
-            .get_usage_plans()
-            .limit(PAGE)
-            .into_paginator()
-            .items()
-            .send()
-            .try_collect()
-            .await
-            .answer()?;
-        let named = plans.into_iter().filter(|plan| plan.name() == Some(name));
-        let ours = ours_else_all(cluster, named, Plan::tags);
+        let ours = named(aws, cluster, name).await?;
         let mut found = futures::future::try_join_all(
             ours.iter().map(|plan| observe(aws, cluster, name, plan)),
         )
@@ -296,6 +285,30 @@ async fn observe(aws: &Aws, cluster: &Cluster, name: &str, plan: &Plan) -> Resul
         tags,
         has_ours,
     })
+}
+
+/// Ids of the plans of this name that are the cluster's.
+///
+/// # Errors
+/// AWS's failures.
+pub async fn ids(aws: &Aws, cluster: &Cluster, name: &str) -> Result<Vec<String>> {
+    let found = named(aws, cluster, name).await?;
+    Ok(found.into_iter().filter_map(|plan| plan.id).collect())
+}
+
+async fn named(aws: &Aws, cluster: &Cluster, name: &str) -> Result<Vec<Plan>> {
+    let plans = aws
+        .apigateway()
+        .get_usage_plans()
+        .limit(PAGE)
+        .into_paginator()
+        .items()
+        .send()
+        .try_collect()
+        .await
+        .answer()?;
+    let named = plans.into_iter().filter(|plan| plan.name() == Some(name));
+    Ok(ours_else_all(cluster, named, Plan::tags))
 }
 
 /// Whether a key of our name in the plan has the cluster's tag.
