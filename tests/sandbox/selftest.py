@@ -10,13 +10,11 @@ half tells which fixups can go.
 
 from __future__ import annotations
 
-import atexit
 import json
 import logging
 import os
 import socket
 import sys
-import tempfile
 import threading
 import time
 import unittest
@@ -29,23 +27,10 @@ from typing import Any
 
 # A thousand policies that no check needs, read at every reset.
 os.environ["MOTO_IAM_LOAD_MANAGED_POLICIES"] = "false"
+os.environ["MOTO_AMIS_PATH"] = str(
+    Path(__file__).parent / "localaws/images.json"
+)
 sys.path.insert(0, str(Path(__file__).parent))
-
-from moto.utilities.utils import load_resource  # noqa: E402
-
-
-def keep_one_image() -> None:
-    """Let moto know one image instead of 1300, for the same reason."""
-    images = load_resource("ec2/resources/amis.json")
-    kept = [i for i in images if i["name"].startswith("amzn2-ami-hvm-2.0")]
-    descriptor, path = tempfile.mkstemp(suffix=".json")
-    with os.fdopen(descriptor, "w") as file:
-        json.dump(kept, file)
-    os.environ["MOTO_AMIS_PATH"] = path
-    atexit.register(os.unlink, path)
-
-
-keep_one_image()
 
 from botocore.exceptions import ClientError  # noqa: E402
 
@@ -84,9 +69,9 @@ def aws(service: str) -> Any:
 
 def reset() -> None:
     """Empty the account."""
-    from moto.moto_api._internal.models import moto_api_backend
+    from localaws.control import forget_backends
 
-    moto_api_backend.reset()
+    forget_backends()
 
 
 def run(function: Check) -> BaseException | None:

@@ -325,17 +325,31 @@ def clear_invocations(
     return {}
 
 
+def forget_backends() -> None:
+    """Let every backend be made anew when it is next asked for.
+
+    moto's own reset makes each of them twice: before it forgets them, too.
+    """
+    from moto.core.base_backend import BackendDict, backend_lock
+    from moto.core.model_instances import reset_model_data
+
+    with backend_lock:
+        for backends in BackendDict._instances:
+            backends.clear()
+        BackendDict._instances.clear()
+    reset_model_data()
+
+
 @route("POST", "reset")
 def reset(sandbox: "Sandbox", body: Any, _query: dict[str, str]) -> Any:
     """Empty the account, the journal and the rules; the settings stay."""
     from moto.moto_api._internal import mock_random
-    from moto.moto_api._internal.models import moto_api_backend
 
     functions.forget()
     machines.forget()
     life.forget()
     with sandbox.calls.moto_lock:
-        moto_api_backend.reset()
+        forget_backends()
         seed = (body or {}).get("seed")
         if seed is not None:
             mock_random.seed(int(seed))
