@@ -1,13 +1,18 @@
 //! A cluster that the earlier Go tool has made, or half made, is this tool's from the first command on: updated, scaled,
 //! given other credentials, listed and destroyed, and nothing of it is left over.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use serde_json::{Value, json};
 
 use crate::again::assert_no_mutations;
 use crate::as_before::assert_as_before;
-use crate::support::account::{decoded, kind, one};
+use crate::support::account::{
+    assert_same, decoded, kind, one, without_dying_keys, without_instances,
+};
 use crate::support::cluster::{CLUSTER, Cluster};
 use crate::support::go_cluster::{ALL_STEPS, GoCluster};
+use crate::support::go_inventory::in_form;
 use crate::support::{PASSWORD, REGION, Run, Sandbox};
 
 fn stack(sandbox: &Sandbox) -> Value {
@@ -41,6 +46,89 @@ fn change_credentials(sandbox: &Sandbox) -> Run {
     Run::of(&output.expect("the executable runs"))
 }
 
+/// What the other tests take over is what the inventory of the earlier tool's cluster says, and nothing else.
+#[test]
+fn a_cluster_of_the_earlier_tool_is_made_here_as_it_was() {
+    let sandbox = Sandbox::start();
+    // As the inventory's: without a client and without a classic load balancer.
+    let stack = sandbox.stack(&json!({"name": CLUSTER, "backends": 6}));
+    let before = sandbox.inventory();
+    let go = GoCluster::make(&sandbox, &stack, ALL_STEPS, false);
+    let mut expected = before.clone();
+    for (place, kinds) in in_form(&go).as_object().expect("places") {
+        for (kind, things) in kinds.as_object().expect("kinds") {
+            let things = things.as_object().expect("things").clone();
+            let all = &mut expected[place][kind];
+            if all.is_null() {
+                *all = json!({});
+            }
+            all.as_object_mut().expect("things").extend(things);
+        }
+    }
+    let mut found = sandbox.inventory();
+    // Lambda's, for `scale`: the inventory has no network interfaces.
+    let interfaces = found[REGION]["network_interfaces"].as_object_mut();
+    interfaces
+        .expect("interfaces")
+        .retain(|_, interface| interface["InterfaceType"] != "lambda");
+    for instance in found[REGION]["instances"]
+        .as_object_mut()
+        .expect("instances")
+        .values_mut()
+    {
+        *instance = json!({
+            "InstanceId": instance["InstanceId"], "State": instance["State"]["Name"], "Tags": instance["Tags"],
+            "DisableApiTermination": instance["DisableApiTermination"],
+        });
+    }
+    assert_same(&expected, &found, "the earlier tool's cluster");
+}
+
+/// Kinds that differ, how many of them, and in which fields, as an update of the earlier tool's cluster tells it.
+const CHANGES: [&str; 12] = [
+    "1 create layer-version: ",
+    "5 create log-group: ",
+    "1 update auto-scaling-group: deletionProtection suspendedProcesses tags",
+    "1 update event-rule: targets",
+    "6 update function: architectures codeSha256 environment layers policy runtime timeout",
+    "1 update kms-key: description keyRotationEnabled",
+    "1 update launch-template: metadataOptions userData volumeTags",
+    "1 update rest-api: stage",
+    "7 update role: assumeRolePolicyDocument policies tags",
+    "1 update settings: Backends Before ClassicLoadBalancer Cores StackId",
+    "1 update state-machine: definition",
+    "1 update usage-plan: tags",
+];
+
+fn changes(run: &Run) -> Vec<String> {
+    let document: Value = serde_json::from_str(&run.stdout).expect("JSON");
+    let mut kinds: BTreeMap<String, (usize, BTreeSet<String>)> = BTreeMap::new();
+    for row in document["changes"].as_array().expect("rows") {
+        let text = |field: &str| row[field].as_str().expect("text");
+        let kind = format!("{} {}", text("action"), text("kind"));
+        let (count, fields) = kinds.entry(kind).or_default();
+        *count += 1;
+        for change in row["changes"].as_array().into_iter().flatten() {
+            let field = change["field"].as_str().expect("text");
+            // One of many, by its name.
+            fields.insert(field.split('.').next().unwrap_or(field).to_owned());
+        }
+    }
+    let line = |(kind, (count, fields)): (String, (usize, BTreeSet<String>))| {
+        let fields = Vec::from_iter(fields).join(" ");
+        format!("{count} {kind}: {fields}")
+    };
+    kinds.into_iter().map(line).collect()
+}
+
+/// What the earlier tool has overwritten there nobody knows any more.
+fn forget_health_check(before: &mut Value, after: &Value) {
+    for (name, balancer) in kind(after, "classic_load_balancers") {
+        before[REGION]["classic_load_balancers"][name]["HealthCheck"] =
+            balancer["HealthCheck"].clone();
+    }
+}
+
 #[test]
 fn a_cluster_of_the_earlier_tool_is_taken_over_and_scales() {
     let sandbox = Sandbox::start();
@@ -55,23 +143,22 @@ fn a_cluster_of_the_earlier_tool_is_taken_over_and_scales() {
     let listed = sandbox.wekactl(&["cluster", "list", "-o", "json"]).ok();
     assert!(listed.stdout.contains("\"prod\""), "{}", listed.stdout);
     sandbox.take_calls();
-    let plan = [
-        "cluster",
-        "update",
-        "-n",
-        CLUSTER,
-        "--dry-run",
-        "--exit-code",
-    ];
-    sandbox.wekactl(&plan).fails(3, &[]);
+    let update = ["cluster", "update", "-n", CLUSTER];
+    let plan = [&update[..], &["--dry-run", "--exit-code"]].concat();
+    let said = sandbox.wekactl(&[&plan[..], &["-o", "json"]].concat());
+    let said = changes(&said.fails(3, &[]));
+    assert_eq!(said, CHANGES, "{said:#?}");
     assert_no_mutations(sandbox, "a dry run");
 
     // The earlier tool's function can not be asked: the credentials are stored, and that is said.
     let run = change_credentials(sandbox).ok();
     assert!(run.stderr.contains("have not been tried"), "{}", run.stderr);
 
-    sandbox.wekactl(&["cluster", "update", "-n", CLUSTER]).ok();
+    sandbox.wekactl(&update).ok();
     sandbox.wekactl(&plan).ok();
+    sandbox.take_calls();
+    sandbox.wekactl(&update).ok();
+    assert_no_mutations(sandbox, "a second update");
     let now = sandbox.inventory();
     let function = &kind(&now, "functions")["wekactl-prod-scale-Backends"];
     assert_eq!(function["Runtime"], "provided.al2023");
@@ -109,26 +196,17 @@ fn a_cluster_of_the_earlier_tool_is_taken_over_and_scales() {
         let state = &kind(&after, "instances")[id]["State"]["Name"];
         assert_eq!(state, "terminated", "{id}");
     }
-    for of_kind in [
-        "functions",
-        "tables",
-        "rest_apis",
-        "api_keys",
-        "usage_plans",
-        "rules",
-        "load_balancers",
-    ] {
-        let (left, there_were) = (kind(&after, of_kind).len(), kind(&before, of_kind).len());
-        assert_eq!(left, there_were, "{of_kind}");
-    }
-    let roles = after["global"]["roles"].as_object().expect("roles");
-    assert!(
-        roles.keys().all(|name| !name.starts_with("wekactl-")),
-        "{roles:#?}"
-    );
+    let clients = ids(&stack["clients"]);
+    let all = kind(&after, "instances").keys();
+    let backends: Vec<String> = all.filter(|id| !clients.contains(id)).cloned().collect();
+    let (after, dying) = without_dying_keys(&without_instances(&after, &backends));
+    assert_eq!(dying.len(), 1, "{dying:#?}");
+    let mut before = without_instances(&before, &backends);
+    forget_health_check(&mut before, &after);
+    assert_same(&before, &after, "the account after destroy");
     // The earlier tool had protected the clients, too.
-    for id in ids(&stack["clients"]) {
-        assert!(!is_protected(sandbox, &id), "client {id}");
+    for id in &clients {
+        assert!(!is_protected(sandbox, id), "client {id}");
     }
 }
 
@@ -152,42 +230,80 @@ fn settings_of_an_early_version_are_filled_in() {
         .ok();
 }
 
+/// What is done with what the earlier tool has made, before destroy.
+#[derive(Clone, Copy)]
+enum First {
+    Nothing,
+    Import,
+    Update,
+}
+
 /// Wherever the earlier tool died: import ends what it began, and destroy, straight or after that, leaves nothing.
 #[test]
 fn what_the_earlier_tool_has_half_made_is_ended_or_removed() {
+    assert_nothing_is_left(&[
+        // A key without a table; settings without credentials; some backends protected.
+        (2, First::Nothing, true),
+        (4, First::Import, false),
+        (9, First::Import, true),
+        // An API without a method; three of the functions; a rule without a target.
+        (20, First::Nothing, false),
+        (33, First::Import, true),
+        (44, First::Nothing, true),
+        // A group that replaces what it holds for unhealthy; members that do not have the tags yet.
+        (47, First::Import, false),
+        (52, First::Import, true),
+    ]);
+}
+
+#[test]
+fn what_the_earlier_tool_has_made_is_removed_or_leaves_the_backends_free() {
+    assert_nothing_is_left(&[
+        (ALL_STEPS, First::Nothing, false),
+        (ALL_STEPS, First::Nothing, true),
+        (ALL_STEPS, First::Import, true),
+        (ALL_STEPS, First::Update, true),
+    ]);
+}
+
+/// Of so many of the earlier tool's steps, whatever is done first, and whether or not the backends are kept.
+fn assert_nothing_is_left(cases: &[(usize, First, bool)]) {
     let sandbox = Sandbox::start();
-    for (number, steps) in [2, 4, 9, 20, 38, 45, 54, ALL_STEPS].into_iter().enumerate() {
+    for &(steps, first, keep) in cases {
         sandbox.post("reset", &json!({}));
         let stack = stack(&sandbox);
-        let before = sandbox.inventory();
+        let mut before = sandbox.inventory();
         GoCluster::make(&sandbox, &stack, steps, false);
-        let keep = number % 2 == 0;
-        if number % 3 != 0 {
-            sandbox
-                .import_small(CLUSTER, &["-t", "env=test", "-t", "owner=me"])
-                .ok();
-            sandbox.take_calls();
-            sandbox.import_small(CLUSTER, &[]).ok();
-            assert_no_mutations(&sandbox, "a second import");
-            let inventory = sandbox.inventory();
-            let data = kind(&inventory, "launch_templates")["wekactl-prod-Backends"].to_string();
-            assert!(!data.contains(&decoded("c3VkbyBiYXNo")), "{data}");
+        let tags = ["-t", "env=test", "-t", "owner=me"];
+        let again = match first {
+            First::Nothing => None,
+            First::Import => {
+                sandbox.import_small(CLUSTER, &tags).ok();
+                sandbox.take_calls();
+                Some(sandbox.import_small(CLUSTER, &[]))
+            }
+            First::Update => {
+                sandbox.update_small(CLUSTER, &[]).ok();
+                sandbox.take_calls();
+                Some(sandbox.update_small(CLUSTER, &[]))
+            }
+        };
+        if let Some(again) = again {
+            again.ok();
+            assert_no_mutations(&sandbox, "the same again");
+            assert_boots_by_our_script(&sandbox.inventory());
         }
         let flags: &[&str] = if keep { &["--keep-instances"] } else { &[] };
         sandbox
             .destroy(CLUSTER, &[flags, &["--if-exists"]].concat())
             .ok();
         let after = sandbox.inventory();
-        let (_, dying) = crate::support::account::without_dying_keys(&after);
+        let (_, dying) = without_dying_keys(&after);
         // Machines that were never made ours stay as they are.
-        let first = &kind(&after, "instances")[&ids(&stack["backends"])[0]];
-        let kept = keep || first["State"]["Name"] == "running";
-        // What it has overwritten there nobody knows any more.
-        let mut before = before;
-        for (name, balancer) in kind(&after, "classic_load_balancers") {
-            before[REGION]["classic_load_balancers"][name]["HealthCheck"] =
-                balancer["HealthCheck"].clone();
-        }
+        let one = &kind(&after, "instances")[&ids(&stack["backends"])[0]];
+        let kept = keep || one["State"]["Name"] == "running";
+        forget_health_check(&mut before, &after);
+        // Nor what it has overwritten among their tags.
         for id in ids(&stack["backends"]).iter().filter(|_| kept) {
             for tag in ["Name", "env", "owner"] {
                 before[REGION]["instances"][id]["Tags"][tag] =
@@ -198,4 +314,16 @@ fn what_the_earlier_tool_has_half_made_is_ended_or_removed() {
         }
         assert_as_before(&before, &after, &stack, kept, dying.len());
     }
+}
+
+/// What the group launches from now on does not run whatever the API answers, as the earlier tool's machines did.
+#[track_caller]
+fn assert_boots_by_our_script(inventory: &Value) {
+    let group = one(inventory, "auto_scaling_groups", |_| true);
+    let version = group["LaunchTemplate"]["Version"].as_str().expect("text");
+    let template = one(inventory, "launch_templates", |_| true);
+    let script = &template["Versions"][version]["LaunchTemplateData"]["UserData"];
+    let script = decoded(script.as_str().expect("text"));
+    assert!(!script.contains("| sudo bash"), "{script}");
+    assert!(script.contains("http_code"), "{script}");
 }

@@ -9,6 +9,7 @@ pub(crate) mod account;
 pub(crate) mod background;
 pub(crate) mod cluster;
 pub(crate) mod go_cluster;
+pub(crate) mod go_inventory;
 pub(crate) mod large;
 pub(crate) mod weka;
 
