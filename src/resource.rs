@@ -103,7 +103,8 @@ pub trait Resource: Sync {
     /// Makes it, ownership tags in the same call.
     fn create(&self, aws: &Aws) -> impl Future<Output = Result<Self::Observed>> + Send;
 
-    /// Makes what is there as wanted.
+    /// Makes what is there as wanted. The tags first: the version among them is not compared, and would stay old where
+    /// all but that call has succeeded.
     fn update(
         &self,
         aws: &Aws,

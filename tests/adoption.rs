@@ -122,7 +122,7 @@ fn changes(run: &Run) -> Vec<String> {
 }
 
 /// What the earlier tool has overwritten there nobody knows any more.
-fn forget_health_check(before: &mut Value, after: &Value) {
+pub(crate) fn forget_health_check(before: &mut Value, after: &Value) {
     for (name, balancer) in kind(after, "classic_load_balancers") {
         before[REGION]["classic_load_balancers"][name]["HealthCheck"] =
             balancer["HealthCheck"].clone();

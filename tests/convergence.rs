@@ -14,11 +14,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::{Value, json};
 
+use crate::adoption::forget_health_check;
 use crate::again::{Names, drifts};
 use crate::as_before::{assert_as_before, wait_until_fired};
 use crate::complete::make_zone;
 use crate::support::account::{kind, unlike, without_dying_keys};
 use crate::support::background::Background;
+use crate::support::go_cluster::{ALL_STEPS, GoCluster};
 use crate::support::{APP, PASSWORD, Run, Sandbox, mutations};
 use crate::update::{is_one, keys};
 
@@ -59,15 +61,18 @@ enum Subject {
     /// Of a cluster that has drifted, to other code.
     Update,
     RotateKeys,
+    /// Of a cluster that the earlier tool has made.
+    UpdateOfGo,
     ChangeCredentials,
     Destroy,
     DestroyKeeping,
 }
 
-const SUBJECTS: [Subject; 6] = [
+const SUBJECTS: [Subject; 7] = [
     Subject::Import,
     Subject::Update,
     Subject::RotateKeys,
+    Subject::UpdateOfGo,
     Subject::ChangeCredentials,
     Subject::Destroy,
     Subject::DestroyKeeping,
@@ -87,6 +92,7 @@ impl Subject {
             Self::Import => "import",
             Self::Update => "update",
             Self::RotateKeys => "update --rotate-keys",
+            Self::UpdateOfGo => "update of the earlier tool's",
             Self::ChangeCredentials => "change-credentials",
             Self::Destroy => "destroy",
             Self::DestroyKeeping => "destroy --keep-instances",
@@ -99,6 +105,7 @@ impl Subject {
             Self::Import => 33,
             Self::Update => 23,
             Self::RotateKeys => 19,
+            Self::UpdateOfGo => 61,
             Self::ChangeCredentials => 7,
             Self::Destroy | Self::DestroyKeeping => 43,
         }
@@ -108,8 +115,9 @@ impl Subject {
         sandbox.fault(&[]);
         sandbox.post("reset", &json!({}));
         // Always the same addresses: nothing answers at them.
+        let backends = if self == Self::UpdateOfGo { 6 } else { 5 };
         let stack = sandbox.stack(&json!({
-            "name": "prod", "backends": 5, "clients": 1, "classic_lb": true, "network": "127.77",
+            "name": "prod", "backends": backends, "clients": 1, "classic_lb": true, "network": "127.77",
         }));
         let zone = make_zone(sandbox);
         let before = sandbox.inventory();
@@ -118,7 +126,9 @@ impl Subject {
             zone,
             before,
         };
-        if self != Self::Import {
+        if self == Self::UpdateOfGo {
+            GoCluster::make(sandbox, &account.stack, ALL_STEPS, false);
+        } else if self != Self::Import {
             run(&mut Self::Import.command(sandbox, &account)).ok();
         }
         if self == Self::Update {
@@ -161,6 +171,7 @@ impl Subject {
                 "--no-verify",
             ],
             Self::Update => &["update", "-n", "prod", "--lambda-binary", &other],
+            Self::UpdateOfGo => &["update", "-n", "prod", "--lambda-binary", &code],
             Self::RotateKeys => &[
                 "update",
                 "-n",
@@ -309,7 +320,7 @@ fn attempt(sandbox: &Sandbox, trial: &Trial, good: &Value) -> Result<(), (Failed
     })
     .map_err(|why| (Failed::ToConverge, why))?;
     caught(|| {
-        let account = account.expect("it was made");
+        let mut account = account.expect("it was made");
         if !subject.removes() {
             sandbox.destroy("prod", &["--if-exists"]).ok();
         }
@@ -324,6 +335,9 @@ fn attempt(sandbox: &Sandbox, trial: &Trial, good: &Value) -> Result<(), (Failed
         };
         // A key of which nothing was known, because nobody answered, is followed by another.
         let (_, keys) = without_dying_keys(&after);
+        if subject == Subject::UpdateOfGo {
+            forget_health_check(&mut account.before, &after);
+        }
         assert_as_before(&account.before, &after, &account.stack, keeps, keys.len());
     })
     .map_err(|why| (Failed::ToRemove, why))

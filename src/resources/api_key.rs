@@ -108,6 +108,7 @@ impl Resource for ApiKey {
     }
 
     async fn update(&self, aws: &Aws, mut found: Observed, changes: &[Change]) -> Result<Observed> {
+        tag(aws, &format!("/apikeys/{}", found.id), &self.tags).await?;
         if touches(changes, "enabled") {
             aws.apigateway()
                 .update_api_key()
@@ -118,7 +119,6 @@ impl Resource for ApiKey {
                 .answer()?;
             found.enabled = true;
         }
-        tag(aws, &format!("/apikeys/{}", found.id), &self.tags).await?;
         found.tags.extend(self.tags.clone());
         Ok(found)
     }

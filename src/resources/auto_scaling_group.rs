@@ -352,6 +352,16 @@ impl Resource for AutoScalingGroup {
 
     async fn update(&self, aws: &Aws, found: Observed, changes: &[Change]) -> Result<Observed> {
         let group = &self.name;
+        retry_while(&aws.run, BUSY_DEADLINE, is_busy, || async {
+            aws.autoscaling()
+                .create_or_update_tags()
+                .set_tags(Some(self.aws_tags()))
+                .send()
+                .await
+                .answer()
+        })
+        .await
+        .context("tagging it")?;
         let settings = [
             "launchTemplate",
             "mixedInstancesPolicy",
@@ -423,16 +433,6 @@ impl Resource for AutoScalingGroup {
             .await
             .context("attaching its classic load balancer")?;
         }
-        retry_while(&aws.run, BUSY_DEADLINE, is_busy, || async {
-            aws.autoscaling()
-                .create_or_update_tags()
-                .set_tags(Some(self.aws_tags()))
-                .send()
-                .await
-                .answer()
-        })
-        .await
-        .context("tagging it")?;
         describe(aws, group)
             .await?
             .context("AWS does not know the group any more")

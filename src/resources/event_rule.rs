@@ -230,6 +230,13 @@ impl Resource for EventRule {
     }
 
     async fn update(&self, aws: &Aws, mut found: Observed, changes: &[Change]) -> Result<Observed> {
+        aws.events()
+            .tag_resource()
+            .resource_arn(&found.arn)
+            .set_tags(Some(sdk_tags(&self.tags)?))
+            .send()
+            .await
+            .answer()?;
         if touches(changes, "scheduleExpression") {
             // What is not said is reset: a disabled rule would be enabled.
             let state = if found.enabled {
@@ -259,13 +266,6 @@ impl Resource for EventRule {
             remove_targets(aws, &self.name, others).await?;
             found.targets = vec![self.put_target(aws).await?];
         }
-        aws.events()
-            .tag_resource()
-            .resource_arn(&found.arn)
-            .set_tags(Some(sdk_tags(&self.tags)?))
-            .send()
-            .await
-            .answer()?;
         found.tags.extend(self.tags.clone());
         Ok(found)
     }

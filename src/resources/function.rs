@@ -837,6 +837,13 @@ impl Resource for Function {
 
     /// Configuration before code: the layer is there before the function's own `bootstrap` goes.
     async fn update(&self, aws: &Aws, found: Observed, changes: &[Change]) -> Result<Observed> {
+        aws.lambda()
+            .tag_resource()
+            .resource(&found.arn)
+            .set_tags(self.sdk_tags())
+            .send()
+            .await
+            .answer()?;
         let marker = marker_zip()?;
         let of_code =
             |change: &Change| change.field == "architectures" || change.field == "codeSha256";
@@ -849,13 +856,6 @@ impl Resource for Function {
         if changes.iter().any(of_code) {
             self.replace_code(aws, &marker).await?;
         }
-        aws.lambda()
-            .tag_resource()
-            .resource(&found.arn)
-            .set_tags(self.sdk_tags())
-            .send()
-            .await
-            .answer()?;
         let mut updated = self.as_wanted(found.arn, &marker, found.state)?;
         updated.permissions = found.permissions;
         for (key, value) in found.tags {

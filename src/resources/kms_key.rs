@@ -343,6 +343,13 @@ impl Resource for KmsKey {
     }
 
     async fn update(&self, aws: &Aws, mut found: Observed, changes: &[Change]) -> Result<Observed> {
+        aws.kms()
+            .tag_resource()
+            .key_id(&found.id)
+            .set_tags(Some(self.sdk_tags()?))
+            .send()
+            .await
+            .answer()?;
         let alias = async {
             if touches(changes, "alias") {
                 self.point_alias(aws, &found.id).await?;
@@ -367,17 +374,7 @@ impl Resource for KmsKey {
             }
             anyhow::Ok(())
         };
-        let tags = async {
-            aws.kms()
-                .tag_resource()
-                .key_id(&found.id)
-                .set_tags(Some(self.sdk_tags()?))
-                .send()
-                .await
-                .answer()?;
-            anyhow::Ok(())
-        };
-        tokio::join!(alias, description, rotation, tags).settle()?;
+        tokio::join!(alias, description, rotation).settle()?;
         found.alias = Some(self.alias.clone());
         found.description = self.description();
         found.rotation = true;

@@ -405,6 +405,14 @@ impl Resource for LaunchTemplate {
 
     /// A new version is written whole: what the one before says by accident is not taken along.
     async fn update(&self, aws: &Aws, mut found: Observed, changes: &[Change]) -> Result<Observed> {
+        aws.ec2()
+            .create_tags()
+            .resources(&found.id)
+            .set_tags(Some(ec2_tags(&self.tags)))
+            .send()
+            .await
+            .answer()
+            .context("tagging it")?;
         if changes.iter().any(in_a_version) {
             let (data, user_data) = (self.data(), self.user_data.get()?);
             let version = aws
@@ -433,14 +441,6 @@ impl Resource for LaunchTemplate {
                 .with_context(|| format!("making version {} the default", found.version))?;
             found.default_version = found.version;
         }
-        aws.ec2()
-            .create_tags()
-            .resources(&found.id)
-            .set_tags(Some(ec2_tags(&self.tags)))
-            .send()
-            .await
-            .answer()
-            .context("tagging it")?;
         found.tags.extend(self.tags.clone());
         Ok(found)
     }

@@ -160,6 +160,7 @@ impl Resource for Listener {
     }
 
     async fn update(&self, aws: &Aws, mut found: Observed, changes: &[Change]) -> Result<Observed> {
+        add_tags(aws, &found.arn, &self.tags).await?;
         if ["port", "protocol", "defaultActions"]
             .iter()
             .any(|field| touches(changes, field))
@@ -177,7 +178,6 @@ impl Resource for Listener {
             ProtocolEnum::Http.as_str().clone_into(&mut found.protocol);
             found.forwards_to = Some(self.target_group_arn.get()?.clone());
         }
-        add_tags(aws, &found.arn, &self.tags).await?;
         found.tags.extend(self.tags.clone());
         Ok(found)
     }

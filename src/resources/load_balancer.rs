@@ -121,6 +121,7 @@ impl Resource for LoadBalancer {
 
     async fn update(&self, aws: &Aws, mut found: Observed, changes: &[Change]) -> Result<Observed> {
         fixed(changes, &["scheme", "type"])?;
+        add_tags(aws, &found.arn, &self.tags).await?;
         if touches(changes, "ipAddressType") {
             aws.elbv2()
                 .set_ip_address_type()
@@ -153,7 +154,6 @@ impl Resource for LoadBalancer {
                 .answer()?;
             found.security_groups = sorted(&self.security_groups);
         }
-        add_tags(aws, &found.arn, &self.tags).await?;
         found.tags.extend(self.tags.clone());
         Ok(found)
     }

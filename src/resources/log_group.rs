@@ -119,6 +119,13 @@ impl Resource for LogGroup {
     }
 
     async fn update(&self, aws: &Aws, mut found: Observed, changes: &[Change]) -> Result<Observed> {
+        aws.logs()
+            .tag_resource()
+            .resource_arn(&found.arn)
+            .set_tags(Some(self.tags.clone().into_iter().collect()))
+            .send()
+            .await
+            .answer()?;
         if touches(changes, "retentionInDays") {
             aws.logs()
                 .put_retention_policy()
@@ -129,13 +136,6 @@ impl Resource for LogGroup {
                 .answer()?;
             found.retention_days = Some(RETENTION_DAYS);
         }
-        aws.logs()
-            .tag_resource()
-            .resource_arn(&found.arn)
-            .set_tags(Some(self.tags.clone().into_iter().collect()))
-            .send()
-            .await
-            .answer()?;
         found.tags.extend(self.tags.clone());
         Ok(found)
     }

@@ -443,6 +443,7 @@ impl Resource for RestApi {
     }
 
     async fn update(&self, aws: &Aws, mut found: Observed, changes: &[Change]) -> Result<Observed> {
+        tag(aws, &format!("/restapis/{}", found.id), &self.tags).await?;
         let mut patches = Vec::new();
         if touches(changes, "policy") {
             // An empty policy is how AWS spells none.
@@ -484,7 +485,6 @@ impl Resource for RestApi {
             tag(aws, &path, &self.tags).await?;
             stage.tags.extend(self.tags.clone());
         }
-        tag(aws, &format!("/restapis/{}", found.id), &self.tags).await?;
         found.tags.extend(self.tags.clone());
         Ok(found)
     }

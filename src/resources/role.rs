@@ -473,6 +473,13 @@ impl Resource for Role {
     }
 
     async fn update(&self, aws: &Aws, mut found: Observed, changes: &[Change]) -> Result<Observed> {
+        aws.iam()
+            .tag_role()
+            .role_name(&self.name)
+            .set_tags(Some(self.sdk_tags()?))
+            .send()
+            .await
+            .answer()?;
         if touches(changes, "assumeRolePolicyDocument") {
             aws.iam()
                 .update_assume_role_policy()
@@ -492,13 +499,6 @@ impl Resource for Role {
             delete_policy(aws, &self.name, policy).await?;
             found.policies.remove(policy);
         }
-        aws.iam()
-            .tag_role()
-            .role_name(&self.name)
-            .set_tags(Some(self.sdk_tags()?))
-            .send()
-            .await
-            .answer()?;
         found.tags.extend(self.tags.clone());
         found.go = false;
         Ok(found)

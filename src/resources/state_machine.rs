@@ -231,6 +231,13 @@ impl Resource for StateMachine {
 
     async fn update(&self, aws: &Aws, mut found: Observed, changes: &[Change]) -> Result<Observed> {
         fixed(changes, &["type"])?;
+        aws.sfn()
+            .tag_resource()
+            .resource_arn(&found.arn)
+            .set_tags(Some(sdk_tags(&self.tags)))
+            .send()
+            .await
+            .answer()?;
         if touches(changes, "definition") || touches(changes, "roleArn") {
             let definition = self.definition().to_string();
             let role_arn = self.role_arn.get()?;
@@ -248,13 +255,6 @@ impl Resource for StateMachine {
             found.definition = definition;
             found.role_arn.clone_from(role_arn);
         }
-        aws.sfn()
-            .tag_resource()
-            .resource_arn(&found.arn)
-            .set_tags(Some(sdk_tags(&self.tags)))
-            .send()
-            .await
-            .answer()?;
         found.tags.extend(self.tags.clone());
         Ok(found)
     }

@@ -326,6 +326,13 @@ impl Resource for Table {
     async fn update(&self, aws: &Aws, found: Observed, changes: &[Change]) -> Result<Observed> {
         fixed(changes, &["keySchema"])?;
         let mut table = wait_until_active(aws, &self.name).await?;
+        aws.dynamodb()
+            .tag_resource()
+            .resource_arn(&found.arn)
+            .set_tags(Some(self.sdk_tags()?))
+            .send()
+            .await
+            .answer()?;
         // One change at a time: AWS does not take both in one call.
         if touches(changes, "billingMode") {
             aws.dynamodb()
@@ -347,13 +354,6 @@ impl Resource for Table {
                 .answer()?;
             table = wait_until_active(aws, &self.name).await?;
         }
-        aws.dynamodb()
-            .tag_resource()
-            .resource_arn(&found.arn)
-            .set_tags(Some(self.sdk_tags()?))
-            .send()
-            .await
-            .answer()?;
         let mut tags = found.tags;
         tags.extend(self.tags.clone());
         Ok(observe(&self.name, found.arn, &table, tags))

@@ -179,6 +179,7 @@ impl Resource for TargetGroup {
             changes,
             &["protocol", "protocolVersion", "port", "vpcId", "targetType"],
         )?;
+        add_tags(aws, &found.arn, &self.tags).await?;
         if touches(changes, "healthCheck") {
             let modified = aws
                 .elbv2()
@@ -200,7 +201,6 @@ impl Resource for TargetGroup {
                 found.health = health(group);
             }
         }
-        add_tags(aws, &found.arn, &self.tags).await?;
         found.tags.extend(self.tags.clone());
         Ok(found)
     }

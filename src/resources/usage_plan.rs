@@ -192,6 +192,7 @@ impl Resource for UsagePlan {
     }
 
     async fn update(&self, aws: &Aws, mut found: Observed, changes: &[Change]) -> Result<Observed> {
+        tag(aws, &format!("/usageplans/{}", found.id), &self.tags).await?;
         if touches(changes, "apiStages") {
             let shown = match self.show_stage(aws, &found).await {
                 // What was read is older than the end of an API that this run has removed.
@@ -209,7 +210,6 @@ impl Resource for UsagePlan {
             self.add_key(aws, &found.id).await?;
             found.key_ids.push(self.key_id.get()?.clone());
         }
-        tag(aws, &format!("/usageplans/{}", found.id), &self.tags).await?;
         found.tags.extend(self.tags.clone());
         Ok(found)
     }
