@@ -57,6 +57,7 @@ pub(super) struct JoinScript {
 /// Show what the next run of the automation would do about each machine, and by which rule
 ///
 /// Nothing is changed. Weka is asked directly, with the stored credentials: run it where the backends can be reached.
+/// Where none can be, it fails: the next run may see what this machine does not.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct ScalePlan {
@@ -141,7 +142,10 @@ impl ScalePlan {
         let cluster = self.name.clone().context("no cluster is named")?;
         let aws = Aws::connect(context.region(), context.profile(), Run::unwatched()).await?;
         overview::group(&aws, &cluster).await?;
-        observe(aws, cluster, self.address.clone()).await
+        let doing = format!("planning for cluster {}", cluster.name);
+        observe(aws, cluster, self.address.clone())
+            .await
+            .context(doing)
     }
 }
 

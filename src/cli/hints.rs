@@ -7,6 +7,7 @@ use super::session::NothingChanged;
 use super::{Context, exit};
 use crate::aws::{AwsError, BadPlace, BadRates, NoProfile, NoRegion};
 use crate::cluster::UsageError;
+use crate::functions::OutOfReach;
 use crate::resource::{Failures, NotOurs};
 use crate::run::Interrupted;
 
@@ -230,6 +231,13 @@ fn hints_for(failure: &Failure<'_>, surroundings: &Surroundings) -> Vec<String> 
     if failure.is::<NotOurs>() {
         hints.push(
             "wekactl takes over nothing without this cluster's tag: remove or rename it if it is not needed".into(),
+        );
+    }
+    if failure.is::<OutOfReach>() {
+        hints.push(
+            "run it where the backends can be reached, or name with --address a backend that can be from here; with \
+             --save there, what is seen can be decided on here with --observation"
+                .into(),
         );
     }
     if let Some(error) = failure.find::<AwsError>() {

@@ -34,7 +34,7 @@ use tracing::Instrument as _;
 pub use fetch::fetch;
 pub use invocation::{Invocation, Setup};
 pub use join::join;
-pub use observe::{next_join_script, observe};
+pub use observe::{OutOfReach, next_join_script, observe};
 pub use scale::scale;
 pub use terminate::terminate;
 pub use transient::transient;

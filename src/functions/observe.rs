@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use jiff::Timestamp;
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
@@ -14,12 +14,17 @@ use super::ports::Cloud as _;
 use super::{join, reads};
 use crate::aws::Aws;
 use crate::cluster::names::Cluster;
-use crate::weka::client::{self, Client, Deadlines, MANAGEMENT_PORT};
+use crate::weka::client::{self, CallError, Client, Deadlines, MANAGEMENT_PORT};
 use crate::weka::http::{HttpTransport, Trust};
 use crate::weka::scaling::{Ec2State, Observation, ReadError};
 
 /// As long as `scale` has, see the timeouts of the functions.
 const TIME: Duration = Duration::from_secs(35);
+
+/// No backend can be reached from where this runs, which does not tell what a run would see.
+#[derive(Debug, thiserror::Error)]
+#[error("Weka's addresses can not be reached from this machine: {0}")]
+pub struct OutOfReach(CallError);
 
 fn cloud(aws: Aws, cluster: Cluster) -> AwsCloud {
     AwsCloud {
@@ -43,24 +48,28 @@ pub async fn next_join_script(aws: Aws, cluster: Cluster) -> Result<String> {
 /// changed, and the lease is not taken.
 ///
 /// # Errors
-/// AWS's failures; no credentials are stored. That Weka can not be read is part of the observation.
-pub async fn observe(aws: Aws, cluster: Cluster, addresses: Vec<String>) -> Result<Observation> {
+/// AWS's failures; no credentials are stored; [`OutOfReach`]. What a backend that was reached says instead of an answer
+/// is part of the observation, and so is that none runs.
+pub async fn observe(
+    aws: Aws,
+    cluster: Cluster,
+    mut addresses: Vec<String>,
+) -> Result<Observation> {
     let cloud = cloud(aws, cluster);
     let (group, credentials, lease) =
         tokio::try_join!(cloud.group(), cloud.credentials(), cloud.remembered())?;
     let credentials = credentials.context("no credentials of a Weka user are stored")?;
-    let running = group
-        .instances
-        .iter()
-        .filter(|instance| instance.ec2 == Ec2State::Running)
-        .filter_map(|instance| instance.private_ip.clone());
+    if addresses.is_empty() {
+        let running = group
+            .instances
+            .iter()
+            .filter(|instance| instance.ec2 == Ec2State::Running);
+        addresses.extend(running.filter_map(|instance| instance.private_ip.clone()));
+    }
+    let is_any_known = !addresses.is_empty();
     let client = Client::new(
         HttpTransport::new(MANAGEMENT_PORT, &Trust::Any)?,
-        if addresses.is_empty() {
-            running.collect()
-        } else {
-            addresses
-        },
+        addresses,
         client::Credentials {
             user: credentials.username.expose_secret().to_owned(),
             password: credentials.password,
@@ -69,6 +78,12 @@ pub async fn observe(aws: Aws, cluster: Cluster, addresses: Vec<String>) -> Resu
         &mut StdRng::from_os_rng(),
     );
     let read = reads::read(&client, &SystemClock).await;
+    if let Err(error) = &read
+        && is_any_known
+        && client.calls() == 0
+    {
+        bail!(OutOfReach(error.clone()));
+    }
     Ok(Observation {
         now: Timestamp::now(),
         pinned_guid: lease.guid,

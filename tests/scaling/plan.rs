@@ -1,9 +1,10 @@
 //! `debug scale-plan`: what the next run would do, seen from outside, without doing it.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::support::cluster::{CLUSTER, Cluster};
-use crate::support::mutations;
+use crate::support::weka::{Action, Fault};
+use crate::support::{Sandbox, mutations};
 
 #[test]
 fn the_plan_is_what_the_next_run_does_and_asking_for_it_changes_nothing() {
@@ -92,6 +93,36 @@ fn the_plan_is_what_the_next_run_does_and_asking_for_it_changes_nothing() {
         .sandbox
         .wekactl(&["debug", "scale-plan", "--name", "nope"])
         .fails(1, &["error: no cluster named nope in eu-central-1: "]);
+
+    // A backend that was reached and is of no use would be of none to the next run either.
+    cluster.weka.with(|weka| {
+        weka.io_status = "STARTED".to_owned();
+        weka.api.fault(Fault::of("user_login", Action::Status(404)));
+    });
+    let useless = cluster
+        .sandbox
+        .wekactl(&["debug", "scale-plan", "--name", CLUSTER])
+        .ok();
+    assert!(
+        useless
+            .stdout
+            .starts_with("nothing would be done: no usable backend: "),
+        "{}",
+        useless.stdout
+    );
+
+    // Saved where nobody could be reached, it is what it is.
+    let mut unread: Value = serde_json::from_str(&seen).expect("JSON");
+    unread["weka"] = json!({"Err": {"text": "no usable backend: 10.0.0.1: connection refused"}});
+    std::fs::write(saved, unread.to_string()).expect("the directory is ours");
+    let replayed = cluster.sandbox.wekactl(&again).ok();
+    assert!(
+        replayed
+            .stdout
+            .starts_with("nothing would be done: no usable backend: 10.0.0.1"),
+        "{}",
+        replayed.stdout
+    );
     std::fs::write(saved, "{}").expect("the directory is ours");
     cluster
         .sandbox
@@ -101,4 +132,33 @@ fn the_plan_is_what_the_next_run_does_and_asking_for_it_changes_nothing() {
         .sandbox
         .wekactl(&["debug", "scale-plan"])
         .fails(2, &["--name"]);
+}
+
+/// As on a person's own machine: what can not be reached from there says nothing about the next run, which can.
+#[test]
+fn where_no_backend_can_be_reached_there_is_no_plan() {
+    let sandbox = Sandbox::start();
+    sandbox.stack(&json!({"name": CLUSTER, "backends": 5}));
+    sandbox.import_small(CLUSTER, &[]).ok();
+    let saved = sandbox.home().join("seen.json");
+    let saved = saved.to_str().expect("text");
+    let plan = ["debug", "scale-plan", "--name", CLUSTER, "--save", saved];
+    for more in [
+        &[][..],
+        &["-o", "json"],
+        &["--rules", "upstream"],
+        &["--address", "127.9.9.9"],
+    ] {
+        let run = sandbox.wekactl(&[&plan[..], more].concat()).fails(
+            1,
+            &[
+                "error: planning for cluster prod: Weka's addresses can not be reached from this machine: no usable \
+                 backend: 127.",
+                ": no connection: ",
+                "\nhint: run it where the backends can be reached, or name with --address ",
+            ],
+        );
+        assert_eq!(run.stdout, "");
+        assert!(!std::path::Path::new(saved).exists());
+    }
 }
