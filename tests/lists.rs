@@ -124,6 +124,30 @@ fn every_weka_stack_and_every_managed_cluster_is_listed_and_nothing_else() {
     );
     assert_eq!(lines.len(), 4, "{}", text.stdout);
 
+    // Without a word of its stack on its table, as after a dry run of the earlier tool, the cluster is the stack's of
+    // its name. Of one that came from none, the table says so.
+    let table = |name: &str| format!("arn:aws:dynamodb:{REGION}:123456789012:table/wekactl-{name}");
+    let tags_of = |name: &str| {
+        let found = json!({"ResourceArn": table(name)});
+        sandbox.aws("dynamodb", "list_tags_of_resource", &found)["Tags"].clone()
+    };
+    let from_none = json!({"Key": "wekactl.io/stack_id", "Value": "none"});
+    let tags = tags_of("by-ids");
+    assert!(
+        tags.as_array()
+            .is_some_and(|tags| tags.contains(&from_none)),
+        "{tags}"
+    );
+    let blank = json!({"Key": "wekactl.io/stack_id", "Value": ""});
+    let blanked = json!({"ResourceArn": table("prod"), "Tags": [blank]});
+    sandbox.aws("dynamodb", "tag_resource", &blanked);
+    let unchanged = sandbox.wekactl(&["clusters", "list", "-o", "json"]).ok();
+    assert_eq!(document(&unchanged), json_list);
+    let tag = json!({"ResourceArn": table("prod"), "TagKeys": ["wekactl.io/stack_id"]});
+    sandbox.aws("dynamodb", "untag_resource", &tag);
+    let unchanged = sandbox.wekactl(&["clusters", "list", "-o", "json"]).ok();
+    assert_eq!(document(&unchanged), json_list);
+
     // However much else there is: each list once, to its last page.
     sandbox.post(
         "populate",

@@ -20,6 +20,8 @@ pub const HOSTGROUP_NAME_TAG: &str = "wekactl.io/hostgroup_name";
 pub const HOSTGROUP_TYPE_TAG: &str = "wekactl.io/hostgroup_type";
 /// On the table: the stack the cluster came from.
 pub const STACK_TAG: &str = "wekactl.io/stack_id";
+/// The value of [`STACK_TAG`] where a cluster came from no stack.
+pub const NO_STACK: &str = "none";
 /// On the listener: `api`.
 pub const LISTENER_TAG: &str = "wekactl.io/listener_type";
 /// On roles: IAM is global, one name may be a cluster in two regions.

@@ -31,8 +31,18 @@ pub struct Listed {
 
 /// A managed cluster as AWS's lists show it.
 struct Managed {
-    /// The stack it came from; empty: from none. `None`: only its group was seen, which does not tell.
+    /// The stack it came from, or [`NO_STACK`](super::names::NO_STACK). `None`: not known, as where only its group was
+    /// seen, or where the tag of its table is blank, which a dry run of the earlier tool leaves behind.
     stack_id: Option<String>,
+}
+
+impl Managed {
+    fn of_table(tags: &Tags) -> Self {
+        let stack_id = tags.get(STACK_TAG).filter(|id| !id.trim().is_empty());
+        Self {
+            stack_id: stack_id.cloned(),
+        }
+    }
 }
 
 /// Every Weka stack in a usable state, and every managed cluster, by name. Three lists, each to its last page, whatever
@@ -106,8 +116,7 @@ async fn tables(aws: &Aws) -> Result<BTreeMap<String, Managed>> {
             };
             let arn = table.resource_arn().unwrap_or_default();
             if arn.ends_with(&format!(":table/{}", cluster.base())) {
-                let stack_id = Some(tags.get(STACK_TAG).cloned().unwrap_or_default());
-                found.insert(cluster.name, Managed { stack_id });
+                found.insert(cluster.name, Managed::of_table(&tags));
             }
         }
     }
@@ -249,6 +258,7 @@ pub async fn client_host(aws: &Aws, cluster: &Cluster) -> Result<String> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::names::NO_STACK;
     use super::*;
 
     #[test]
@@ -262,14 +272,25 @@ mod tests {
         let managed = [
             ("from-stack", Some("arn:from-stack")),
             ("from-another", Some("arn:that-is-gone")),
-            ("from-ids", Some("")),
-            ("just-made", None),
+            ("from-ids", Some(NO_STACK)),
+            ("blanked", Some(" ")),
+            ("blanked-without-stack", Some("")),
+            ("untagged", None),
         ];
         let managed = managed.map(|(name, stack_id)| {
-            let stack_id = stack_id.map(ToOwned::to_owned);
-            (name.to_owned(), Managed { stack_id })
+            let tag = stack_id.map(|id| (STACK_TAG.to_owned(), id.to_owned()));
+            let tags = tag.into_iter().collect();
+            (name.to_owned(), Managed::of_table(&tags))
         });
-        let stacks = ["free", "from-another", "from-stack", "just-made"].map(stack);
+        let stacks = [
+            "blanked",
+            "free",
+            "from-another",
+            "from-ids",
+            "from-stack",
+            "untagged",
+        ];
+        let stacks = stacks.map(stack);
         let listed = listed(stacks.into(), managed.into());
         let shown: Vec<_> = listed
             .iter()
@@ -278,12 +299,15 @@ mod tests {
         assert_eq!(
             shown,
             [
+                ("blanked", true, true),
+                ("blanked-without-stack", true, false),
                 ("free", false, true),
                 ("from-another", false, true),
                 ("from-another", true, false),
+                ("from-ids", false, true),
                 ("from-ids", true, false),
                 ("from-stack", true, true),
-                ("just-made", true, true),
+                ("untagged", true, true),
             ]
         );
     }

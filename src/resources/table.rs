@@ -11,7 +11,7 @@ use aws_sdk_dynamodb::types::{
 
 use crate::aws::retry::retry_while;
 use crate::aws::{Answer, Aws, AwsError, Probe, wait_until};
-use crate::cluster::names::{Cluster, STACK_TAG};
+use crate::cluster::names::{Cluster, NO_STACK, STACK_TAG};
 use crate::resource::{Diff, Known, Resource, Tags, touches};
 use crate::resources::fixed;
 use crate::run::{Change, Kind};
@@ -80,10 +80,18 @@ impl Table {
             .build())
     }
 
+    /// With a word that a new one came from no stack. One that is there and does not tell may be the earlier tool's,
+    /// and from a stack.
+    fn tags_to_create(&self) -> Tags {
+        let mut tags = self.tags.clone();
+        tags.entry(STACK_TAG.to_owned())
+            .or_insert_with(|| NO_STACK.to_owned());
+        tags
+    }
+
     fn sdk_tags(&self) -> Result<Vec<Tag>> {
-        let tag =
-            |(key, value): (&String, &String)| Ok(Tag::builder().key(key).value(value).build()?);
-        self.tags.iter().map(tag).collect()
+        let tag = |(key, value)| Ok(Tag::builder().key(key).value(value).build()?);
+        self.tags_to_create().into_iter().map(tag).collect()
     }
 
     async fn request(&self, aws: &Aws) -> Result<()> {
@@ -320,7 +328,7 @@ impl Resource for Table {
         made?;
         let table = wait_until_active(aws, &self.name).await?;
         let arn = aws.arn("dynamodb", &format!("table/{}", self.name)).await?;
-        Ok(observe(&self.name, arn, &table, self.tags.clone()))
+        Ok(observe(&self.name, arn, &table, self.tags_to_create()))
     }
 
     async fn update(&self, aws: &Aws, found: Observed, changes: &[Change]) -> Result<Observed> {
