@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use crate::again::assert_no_mutations;
 use crate::support::account::{decoded, kind};
 use crate::support::cluster::{CLUSTER, Cluster};
+use crate::support::weka::Fault;
 use crate::support::{PASSWORD, Run, Sandbox, mutations};
 
 const NEW: &str = "Another-Secret-Pa55word";
@@ -111,6 +112,36 @@ fn credentials_are_tried_before_they_replace_those_that_work() {
     );
     assert!(lease["Expires"].is_object(), "{lease}");
     assert_eq!(cluster.minute().status, "SUCCEEDED");
+
+    // A login that works, of a user that may not read what every run reads.
+    let text = "user 'admin' may not do this";
+    cluster
+        .weka
+        .with(|weka| weka.api.fault(Fault::refusal("status", text)));
+    for form in ["text", "json"] {
+        let run = change(sandbox, NEW, &["-o", form]).ok();
+        assert!(
+            run.stderr
+                .contains("Weka takes user name and password, but this user may not read its status: Weka refused status")
+                && run.stderr.contains("Weka administrator with wekactl cluster change-credentials --name prod")
+                && !run.stderr.contains(UNTRIED),
+            "{}",
+            run.stderr
+        );
+        match form {
+            "json" => {
+                let document: Value = serde_json::from_str(&run.stdout).expect("JSON");
+                assert_eq!(document["verified"], false, "{document}");
+            }
+            _ => assert!(
+                run.stderr
+                    .contains("Weka takes them, but this user may not read its status"),
+                "{}",
+                run.stderr
+            ),
+        }
+    }
+    cluster.weka.with(|weka| weka.api.end_faults());
 
     // Whoever says so stores what does not work.
     let run = change(sandbox, "nonsense", &["--no-verify"]).ok();

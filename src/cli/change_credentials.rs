@@ -10,7 +10,7 @@ use super::progress::Purpose;
 use super::screen::Tone;
 use super::session::Session;
 use super::{Context, values};
-use crate::cluster::credentials::{look, replace};
+use crate::cluster::credentials::{Login, look, replace};
 use crate::cluster::names::Cluster;
 use crate::run::Mode;
 
@@ -26,7 +26,8 @@ Examples:
 /// Replace the Weka user name and password that the automation works with
 ///
 /// They are tried on the cluster first, by the function scale, which runs where the backends are: if the cluster refuses
-/// them, the old ones stay. If it can not be reached they are stored, with a warning.
+/// them, the old ones stay. If it can not be reached, or this user may not read its status, they are stored, with a
+/// warning.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct ChangeCredentials {
@@ -60,7 +61,7 @@ impl ChangeCredentials {
             Some(password) => password,
             None => ask_for(&session, &username).await?,
         };
-        let (replaced, report) = session
+        let (login, report) = session
             .run(&doing, Purpose::Make, async |aws| {
                 replace(aws, &cluster, &found, username, password, !self.no_verify).await
             })
@@ -69,14 +70,15 @@ impl ChangeCredentials {
             let (changes, summary) = report.to_json();
             screen.json(&json!({
                 "cluster": cluster.name,
-                "verified": replaced.is_tried,
+                "verified": login == Login::Works,
                 "changes": changes,
                 "summary": summary,
             }))?;
         } else {
-            let tried = match replaced.is_tried {
-                true => "Weka takes them",
-                false => "they have not been tried on Weka",
+            let tried = match login {
+                Login::Works => "Weka takes them",
+                Login::MayNotRead => "Weka takes them, but this user may not read its status",
+                Login::Untried => "they have not been tried on Weka",
             };
             let are = match report.replaces_credentials() {
                 true => "are replaced",

@@ -25,15 +25,19 @@ pub struct Managed {
     addresses: Vec<String>,
 }
 
-/// What became of the new ones.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Replaced {
-    /// Weka has taken the login; `false`: it could not be asked, or was not to be.
-    pub is_tried: bool,
+/// What Weka says to a login.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Login {
+    /// It takes it, and answers this user.
+    Works,
+    /// It takes it, and refuses this user what every run reads.
+    MayNotRead,
+    /// It could not be asked, or was not to be.
+    Untried,
 }
 
 /// Whether the login works, as far as that can be found out: asked of `scale`, which runs where the backends are. Where
-/// it can not be asked, or can not reach Weka, a warning says so, and how to find out later.
+/// it can not be asked, can not reach Weka, or is refused an answer, a warning says so, and what to do.
 ///
 /// # Errors
 /// [`LoginRefused`]; [`Interrupted`].
@@ -42,12 +46,21 @@ pub(super) async fn try_login(
     cluster: &Cluster,
     credentials: &Credentials,
     addresses: Vec<String>,
-) -> Result<bool> {
+) -> Result<Login> {
     let question = Question::login(credentials.clone(), addresses);
     let why = match ask_scale(aws, cluster, &question).await {
-        Ok(Answer::Result { .. }) => return Ok(true),
+        Ok(Answer::Result { .. }) => return Ok(Login::Works),
         Ok(Answer::LoginRefused { .. }) => bail!(LoginRefused),
-        Ok(Answer::Refused { why } | Answer::Unreachable { why }) => why,
+        Ok(Answer::Refused { why }) => {
+            aws.run.warning(format!(
+                "Weka takes user name and password, but this user may not read its status: {why}; the automation does \
+                 nothing as such a user: give it a Weka administrator with wekactl cluster change-credentials --name {} \
+                 --username USER",
+                cluster.name
+            ));
+            return Ok(Login::MayNotRead);
+        }
+        Ok(Answer::Unreachable { why }) => why,
         Err(error) if error.is::<Interrupted>() => return Err(error),
         Err(error) => format!("{error:#}"),
     };
@@ -57,7 +70,7 @@ pub(super) async fn try_login(
         cluster.state_machine(),
         cluster.name
     ));
-    Ok(false)
+    Ok(Login::Untried)
 }
 
 /// Finds the cluster, and that it is managed. Nothing is changed.
@@ -108,14 +121,14 @@ pub async fn replace(
     username: SecretString,
     password: SecretString,
     verify: bool,
-) -> Result<Replaced> {
+) -> Result<Login> {
     let credentials = Credentials { username, password };
-    let is_tried = match verify {
+    let login = match verify {
         true => try_login(aws, cluster, &credentials, found.addresses.clone()).await?,
-        false => false,
+        false => Login::Untried,
     };
     let given = GivenCredentials::of(credentials);
     settings::ensure_credentials(aws, cluster, &found.stored, &given).await?;
     settings::forget_learned(aws, cluster).await?;
-    Ok(Replaced { is_tried })
+    Ok(login)
 }

@@ -210,11 +210,11 @@ pub async fn ask<T: Transport>(
             let why = error.to_string();
             match error {
                 CallError::LoginRefused { .. } => Answer::LoginRefused { why },
-                CallError::Refused { .. } | CallError::MethodNotFound { .. } => {
-                    Answer::Refused { why }
-                }
-                CallError::Rejected { .. }
-                | CallError::NoUsableBackend { .. }
+                // A read is rejected with the token of a new login.
+                CallError::Refused { .. }
+                | CallError::MethodNotFound { .. }
+                | CallError::Rejected { .. } => Answer::Refused { why },
+                CallError::NoUsableBackend { .. }
                 | CallError::Unknown { .. }
                 | CallError::OutOfTime { .. }
                 | CallError::Malformed { .. } => Answer::Unreachable { why },
@@ -305,6 +305,7 @@ mod tests {
                 fakes::Answer::Error(-32001, "not for you"),
                 "Refused",
             ),
+            ("alerts_list", fakes::Answer::Status(401), "Refused"),
             ("user_login", fakes::Answer::Status(401), "LoginRefused"),
             ("user_login", fakes::Answer::Silence, "Unreachable"),
         ] {
