@@ -143,6 +143,24 @@ fn credentials_are_tried_before_they_replace_those_that_work() {
     }
     cluster.weka.with(|weka| weka.api.end_faults());
 
+    // A function of this name that is somebody else's would read them: it is not asked.
+    let function = "arn:aws:lambda:eu-central-1:123456789012:function:wekactl-prod-scale-Backends";
+    let owner = json!({"Resource": function, "Tags": {"wekactl.io/cluster_name": "theirs"}});
+    sandbox.aws("lambda", "tag_resource", &owner);
+    sandbox.take_calls();
+    let run = change(sandbox, NEW, &[]).ok();
+    let foreign = "Lambda function wekactl-prod-scale-Backends exists and does not belong to cluster prod: its tag";
+    for said in [UNTRIED, foreign] {
+        assert!(run.stderr.contains(said), "{}", run.stderr);
+    }
+    let debug = ["debug", "jrpc", "-n", CLUSTER, "status"];
+    sandbox.wekactl(&debug).fails(1, &[foreign]);
+    let calls = sandbox.take_calls();
+    assert!(
+        calls.iter().all(|call| call["operation"] != "Invoke"),
+        "{calls:?}"
+    );
+
     // Whoever says so stores what does not work.
     let run = change(sandbox, "nonsense", &["--no-verify"]).ok();
     assert!(!run.stderr.contains("Weka takes them"), "{}", run.stderr);

@@ -57,6 +57,8 @@ const BESIDES: &[(&str, &[&str])] = &[
             "lambda:TagResource",
         ],
     ),
+    // Without it the answer has no tags.
+    ("lambda:GetFunction", &["lambda:ListTags"]),
     ("logs:CreateLogGroup", &["logs:TagResource"]),
     (
         "stepfunctions:CreateStateMachine",

@@ -19,7 +19,8 @@ use super::seal::{Direction, Parties, SealKeys, Sealed};
 use crate::aws::Aws;
 use crate::cluster::names::{Cluster, FunctionKind};
 use crate::cluster::settings::Credentials;
-use crate::resources::function;
+use crate::resource::{Resource as _, owned};
+use crate::resources::function::{self, Function};
 use crate::weka::client::{self, CallError, Client, Deadlines, Transport};
 
 /// Left of the function's time for the answer itself.
@@ -227,17 +228,20 @@ pub async fn ask<T: Transport>(
 /// Asks Weka through the cluster's `scale`. One read of the function, and one invocation.
 ///
 /// # Errors
-/// [`NotReady`]: there is no such function, it is not active, or the earlier tool made it. A method that is not known to
-/// change nothing; AWS's failures; a function that fails.
+/// [`NotReady`]: there is no such function, it is not active, or the earlier tool made it. It is not this cluster's; a
+/// method that is not known to change nothing; AWS's failures; a function that fails.
 pub async fn ask_scale(aws: &Aws, cluster: &Cluster, question: &Question) -> Result<Answer> {
     question.check()?;
     let name = cluster.function(FunctionKind::Scale);
-    let found = function::invocable(aws, &name)
+    let found = Function::find(aws, cluster, &name)
         .await
         .with_context(|| format!("reading Lambda function {name}"))?;
     let not_ready = |why: String| NotReady(format!("Lambda function {name} {why}"));
+    let found = found.into_iter().next();
     let found = found.ok_or_else(|| not_ready("does not exist".to_owned()))?;
-    let key = found.seal_key.ok_or_else(|| {
+    // Whoever's function it is could open what is sealed with its key.
+    owned::<Function>(cluster, &name, &found)?;
+    let key = found.environment.seal_key.ok_or_else(|| {
         not_ready("has no sealing key: it is the earlier tool's, which can not be asked".to_owned())
     })?;
     if found.state != "Active" {

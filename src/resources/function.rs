@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use aws_sdk_ec2::types::Filter;
+use aws_sdk_lambda::operation::RequestId as _;
+use aws_sdk_lambda::operation::get_function::GetFunctionOutput;
 use aws_sdk_lambda::primitives::Blob;
 use aws_sdk_lambda::types::{
     Architecture as SdkArchitecture, Environment as SdkEnvironment, FunctionCode,
@@ -17,6 +19,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
+use crate::aws::error::Effect;
 use crate::aws::retry::retry_while;
 use crate::aws::{Answer, Aws, AwsError, Probe, wait_until};
 use crate::cluster::code::{Architecture, BOOTSTRAP, RUNTIME, marker_zip};
@@ -429,6 +432,19 @@ async fn permissions_of(aws: &Aws, name: &str) -> Result<Vec<Permission>> {
         .collect())
 }
 
+/// Lambda answers without them whoever may read the function and not its tags. It would pass for somebody else's.
+fn tags_of(function: &GetFunctionOutput) -> Result<Tags, AwsError> {
+    match &function.tags_error {
+        Some(error) => Err(AwsError {
+            code: Some(error.error_code.clone()),
+            message: error.message.clone(),
+            request_id: function.request_id().map(ToOwned::to_owned),
+            effect: Effect::None,
+        }),
+        None => Ok(function.tags.clone().into_iter().flatten().collect()),
+    }
+}
+
 fn observe(config: &FunctionConfiguration, tags: Tags, permissions: Vec<Permission>) -> Observed {
     let owned = |text: Option<&str>| text.unwrap_or_default().to_owned();
     let variables = config
@@ -512,37 +528,6 @@ fn is_interface_of(function: &str, description: &str) -> bool {
                     .strip_prefix('-')
                     .is_some_and(|id| uuid::Uuid::try_parse(id).is_ok())
         })
-}
-
-/// What whoever wants to invoke a function has to know of it.
-pub struct Invocable {
-    /// `Pending`, `Active`, `Inactive`, `Failed`.
-    pub state: String,
-    /// Its sealing key, if it has one.
-    pub seal_key: Option<SecretString>,
-}
-
-/// What there is to know of a function before it is invoked; `None`: there is no such function.
-///
-/// # Errors
-/// AWS's failures.
-pub async fn invocable(aws: &Aws, name: &str) -> Result<Option<Invocable>> {
-    let config = aws
-        .lambda()
-        .get_function_configuration()
-        .function_name(name)
-        .send()
-        .await
-        .if_found(GONE)?;
-    Ok(config.map(|config| Invocable {
-        state: config
-            .state()
-            .map_or_else(String::new, |state| state.as_str().to_owned()),
-        seal_key: config
-            .environment()
-            .and_then(|environment| environment.variables()?.get(SEAL_KEY_VARIABLE))
-            .map(|key| key.as_str().into()),
-    }))
 }
 
 /// Invokes a function, and waits for its answer.
@@ -729,7 +714,7 @@ impl Resource for Function {
         let Some(function) = function else {
             return Ok(Vec::new());
         };
-        let tags = function.tags.unwrap_or_default().into_iter().collect();
+        let tags = tags_of(&function).with_context(|| format!("reading the tags of {name}"))?;
         let config = function
             .configuration
             .with_context(|| format!("AWS says nothing of Lambda function {name}"))?;
@@ -941,6 +926,25 @@ mod tests {
             .state(State::Pending)
             .build();
         observe(&config, wanted().tags, Vec::new())
+    }
+
+    #[test]
+    fn tags_that_may_not_be_read_are_not_taken_for_none() {
+        let answer = GetFunctionOutput::builder;
+        assert_eq!(tags_of(&answer().build()).unwrap(), Tags::new());
+        let tagged = answer().tags("owner", "me").build();
+        assert_eq!(tags_of(&tagged).unwrap(), wanted().tags);
+        let message = "User: x is not authorized to perform: lambda:ListTags on resource: y";
+        let error = aws_sdk_lambda::types::TagsError::builder()
+            .error_code("AccessDeniedException")
+            .message(message)
+            .build()
+            .unwrap();
+        let error = tags_of(&answer().tags_error(error).build()).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            format!("{message} (AccessDeniedException)")
+        );
     }
 
     /// The field that a drift shows in, and the drift.
