@@ -149,13 +149,25 @@ impl ScalePlan {
     }
 }
 
-/// A file that is made can be read by nobody else: what was seen names machines, addresses and Weka's own words.
+/// The file can be read by nobody else, whatever was there: what was seen names machines, addresses and Weka's own words.
+/// A link is not followed, and neither it nor a device is replaced.
 fn write_private(file: &Path, text: &str) -> std::io::Result<()> {
+    if std::fs::symlink_metadata(file).is_ok_and(|found| !found.is_file()) {
+        return Err(std::io::Error::other("it exists and is no regular file"));
+    }
+    let new = file.with_file_name(format!(".wekactl-{}", uuid::Uuid::new_v4()));
     let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(true);
+    options.write(true).create_new(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options.open(file)?.write_all(text.as_bytes())
+    let mut opened = options.open(&new)?;
+    let written = opened.write_all(text.as_bytes());
+    let written = written.and_then(|()| std::fs::rename(&new, file));
+    if written.is_err() {
+        // What is told is why it is not there; this could say no more.
+        std::fs::remove_file(&new).ok();
+    }
+    written
 }
 
 fn show(decision: &Decision, screen: &Screen) -> Result<()> {
@@ -204,6 +216,7 @@ fn show(decision: &Decision, screen: &Screen) -> Result<()> {
 
 #[cfg(all(test, unix))]
 mod tests {
+    use std::fs::Permissions;
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
@@ -212,10 +225,32 @@ mod tests {
     fn what_is_saved_is_for_its_owner_alone() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("seen.json");
-        write_private(&file, "{\"a long one\": 1}").unwrap();
-        write_private(&file, "{}").unwrap();
-        assert_eq!(std::fs::read_to_string(&file).unwrap(), "{}");
-        let mode = file.metadata().unwrap().permissions().mode();
-        assert_eq!(mode & 0o777, 0o600);
+        std::fs::write(&file, "{\"a long one\": 1}").unwrap();
+        std::fs::set_permissions(&file, Permissions::from_mode(0o644)).unwrap();
+        for saved in [&file, &directory.path().join("new.json")] {
+            write_private(saved, "{}").unwrap();
+            assert_eq!(std::fs::read_to_string(saved).unwrap(), "{}");
+            let mode = saved.metadata().unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o600);
+        }
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn nothing_is_saved_through_a_link_or_over_what_is_no_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let [other, link, folder] =
+            ["other", "link", "folder"].map(|name| directory.path().join(name));
+        std::fs::write(&other, "theirs").unwrap();
+        std::os::unix::fs::symlink(&other, &link).unwrap();
+        std::fs::create_dir(&folder).unwrap();
+        for taken in [&link, &folder] {
+            let error = write_private(taken, "{}").unwrap_err();
+            assert_eq!(error.to_string(), "it exists and is no regular file");
+        }
+        assert_eq!(std::fs::read_to_string(&other).unwrap(), "theirs");
+        // What can not be put in its place is not left beside it.
+        write_private(&directory.path().join("x".repeat(256)), "{}").unwrap_err();
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 3);
     }
 }
