@@ -430,6 +430,11 @@ fn shells_complete_and_manuals_are_pages() {
         import.contains(".TH wekactl-cluster-import 1") && import.contains("\\-\\-dns\\-alias"),
         "{import}"
     );
+    for line in [&["completion", "bash"][..], &["man"]] {
+        let run = sandbox.wekactl(&[line, &["-o", "json"]].concat());
+        let run = run.fails(2, &[" is no JSON: leave out --output json"]);
+        assert_eq!(run.stdout, "");
+    }
     page(&["cluster", "imprt"]).fails(2, &["there is no command cluster imprt"]);
     assert_eq!(sandbox.take_calls().len(), 0);
 }

@@ -1,6 +1,6 @@
 //! `completion` and `man`: what is made of the commands themselves.
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use clap::{Args, CommandFactory as _};
 use clap_complete::Shell;
 use clap_mangen::Man;
@@ -28,8 +28,18 @@ pub(super) struct Completion {
     shell: Shell,
 }
 
+/// Whoever reads JSON shall not get something else.
+fn text_only(context: &Context, what: &str) -> Result<()> {
+    ensure!(
+        !context.screen.is_json(),
+        UsageError(format!("{what} is no JSON: leave out --output json"))
+    );
+    Ok(())
+}
+
 impl Completion {
     pub(super) fn run(&self, context: &Context) -> Result<()> {
+        text_only(context, "a completion script")?;
         let mut script = Vec::new();
         clap_complete::generate(self.shell, &mut Cli::command(), "wekactl", &mut script);
         context.screen.data(&String::from_utf8(script)?)
@@ -45,6 +55,7 @@ pub(super) struct Manual {
 
 impl Manual {
     pub(super) fn run(&self, context: &Context) -> Result<()> {
+        text_only(context, "a manual page")?;
         let mut root = Cli::command();
         root.build();
         let mut command = &root;
