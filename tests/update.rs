@@ -154,6 +154,37 @@ fn other_code_reaches_every_function_and_replaces_the_layer() {
     assert_no_mutations(&sandbox, "an update with the same code");
 }
 
+#[test]
+fn a_cluster_whose_automation_nothing_runs_is_not_as_wanted() {
+    const RULE: &str = "wekactl-prod-Backends";
+    let sandbox = Sandbox::start();
+    sandbox.stack(&json!({"name": "prod", "backends": 5}));
+    sandbox.import_small("prod", &[]).ok();
+    let plan = ["--dry-run", "--exit-code"];
+    let told = |code: i32| {
+        let run = sandbox.update_small("prod", &[&plan[..], &["-o", "json"]].concat());
+        let run = run.fails(code, &[]);
+        assert_eq!(changes(&run), [Value::Null; 0]);
+        document(&run)["automation"].clone()
+    };
+    assert_eq!(told(0), true);
+
+    // Disabled by whoever wanted that: no difference.
+    sandbox.aws("events", "disable_rule", &json!({"Name": RULE}));
+    assert_eq!(told(0), false);
+
+    let target = json!({"Rule": RULE, "Ids": ["wekactl"]});
+    sandbox.aws("events", "remove_targets", &target);
+    sandbox.aws("events", "delete_rule", &json!({"Name": RULE}));
+    assert_eq!(told(3), false);
+    for (flags, code) in [(&plan[..], 3), (&["--dry-run"], 0), (&[], 0)] {
+        let run = sandbox.update_small("prod", flags);
+        let run = run.fails(code, &["nothing runs its automation", "cluster import"]);
+        assert!(!run.stderr.contains("as wanted"), "{}", run.stderr);
+    }
+    sandbox.import_small("prod", &[]).ok();
+    assert_eq!(told(0), true);
+}
 /// The keys of the functions that seal, in the order of a run.
 pub(crate) fn keys(sandbox: &Sandbox) -> Vec<String> {
     let inventory = sandbox.inventory();
@@ -242,6 +273,7 @@ fn a_half_made_cluster_is_repaired_and_not_set_going() {
             run.stderr
         );
         assert_eq!(kind(&sandbox.inventory(), "rules").len(), 0);
+        assert!(!run.stderr.contains("as wanted"), "{}", run.stderr);
         ends.insert(operation, run.code);
         sandbox.destroy("prod", &["--keep-instances"]).ok();
     }

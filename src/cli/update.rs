@@ -11,7 +11,7 @@ use super::screen::Tone;
 use super::session::Session;
 use super::{Context, exit};
 use crate::cluster::names::{Cluster, VERSION};
-use crate::cluster::update::{UpdateRequest, look, update};
+use crate::cluster::update::{Automation, UpdateRequest, look, update};
 use crate::run::Mode;
 
 const EXAMPLES: &str = "\
@@ -22,7 +22,7 @@ Examples:
   Repair it, and bring the functions to this version's code:
     wekactl cluster update --name prod
 
-  In a script: exit code 3 if something differs
+  In a script: exit code 3 if something differs, or if nothing runs the automation
     wekactl cluster update --name prod --dry-run --exit-code
 
   Give the functions a new key to seal with what they tell each other:
@@ -47,7 +47,10 @@ pub(super) struct Update {
     #[arg(short, long)]
     dry_run: bool,
 
-    /// With --dry-run: end with exit code 3 if anything would be changed
+    /// With --dry-run: end with exit code 3 if anything would be changed, or if nothing runs the automation
+    ///
+    /// Nothing runs it where its event rule is missing, which only import makes. One that is disabled is the operator's,
+    /// and no difference.
     #[arg(long, requires = "dry_run")]
     exit_code: bool,
 
@@ -82,33 +85,42 @@ impl Update {
         };
         let name = &request.cluster.name;
         let doing = format!("updating cluster {name}");
-        let ((), report) = session
+        let (automation, report) = session
             .run(&doing, Purpose::Make, async |aws| {
                 let found = look(aws, &request).await?;
                 update(aws, &request, found).await
             })
             .await?;
+        let is_whole = automation != Automation::Missing;
         if screen.is_json() {
             let (changes, summary) = report.to_json();
             screen.json(&json!({
                 "cluster": name,
                 "dry_run": self.dry_run,
+                "automation": automation == Automation::Runs,
                 "changes": changes,
                 "summary": summary,
             }))?;
         } else if self.dry_run && report.has_changes() {
             screen.data(&report.table(screen.table_width()))?;
         } else {
-            let is = match report.has_changes() {
-                true => "has been brought to",
-                false => "is as wanted by",
+            let line = match (report.has_changes(), is_whole) {
+                (true, true) => format!("cluster {name} has been brought to wekactl {VERSION}"),
+                (false, true) => format!("cluster {name} is as wanted by wekactl {VERSION}"),
+                (true, false) => format!(
+                    "cluster {name} has been brought to wekactl {VERSION}, but nothing runs its automation"
+                ),
+                (false, false) => format!(
+                    "nothing else differs in cluster {name}, but nothing runs its automation"
+                ),
             };
-            let line = format!("cluster {name} {is} wekactl {VERSION}");
             screen.line(Tone::Plain, &line);
         }
-        Ok(match self.exit_code && report.has_changes() {
-            true => exit::DIFFERENCES,
-            false => exit::DONE,
-        })
+        Ok(
+            match self.exit_code && (report.has_changes() || !is_whole) {
+                true => exit::DIFFERENCES,
+                false => exit::DONE,
+            },
+        )
     }
 }

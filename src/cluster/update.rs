@@ -21,6 +21,17 @@ pub struct UpdateRequest {
     pub rotate_keys: bool,
 }
 
+/// Whether anything runs the cluster's automation, by its event rule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Automation {
+    /// It runs every minute.
+    Runs,
+    /// An operator has disabled it, and that is the operator's to do.
+    Disabled,
+    /// There is no rule: an import did not end, or somebody removed it.
+    Missing,
+}
+
 /// Finds what the cluster is and what it shall be. Nothing is changed.
 ///
 /// # Errors
@@ -32,11 +43,16 @@ pub async fn look(aws: &Aws, request: &UpdateRequest) -> Result<Discovered> {
 }
 
 /// Repairs what has drifted, and brings what an earlier version made to this one. The automation goes on meanwhile;
-/// where an import has not come to its end it is not begun.
+/// where an import has not come to its end it is not begun. Returns what has become of it.
 ///
 /// # Errors
 /// Every failed step; the command can be run again.
-pub async fn update(aws: &Aws, request: &UpdateRequest, found: Discovered) -> Result<()> {
+pub async fn update(aws: &Aws, request: &UpdateRequest, found: Discovered) -> Result<Automation> {
+    let automation = match found.inventory.event_rules.first() {
+        None => Automation::Missing,
+        Some(rule) if rule.is_enabled() => Automation::Runs,
+        Some(_) => Automation::Disabled,
+    };
     let goal = Goal {
         credentials: None,
         to_try: None,
@@ -44,5 +60,5 @@ pub async fn update(aws: &Aws, request: &UpdateRequest, found: Discovered) -> Re
         rotates_keys: request.rotate_keys,
     };
     apply(aws, found, &goal).await?;
-    Ok(())
+    Ok(automation)
 }

@@ -67,6 +67,11 @@ impl Observed {
             .filter_map(|target| target.role_arn.clone())
     }
 
+    /// Whether it starts anything: an operator may have disabled it.
+    pub fn is_enabled(&self) -> bool {
+        self.enabled
+    }
+
     /// What a person should know of it.
     pub fn notice(&self) -> Option<String> {
         (!self.enabled).then(|| {
