@@ -185,6 +185,120 @@ fn a_cluster_whose_automation_nothing_runs_is_not_as_wanted() {
     sandbox.import_small("prod", &[]).ok();
     assert_eq!(told(0), true);
 }
+
+/// What a first change asks for and a managed cluster can do without: its machines go on, and it is looked after.
+#[test]
+fn a_cluster_that_can_launch_nothing_is_looked_after() {
+    const GROUP: &str = "wekactl-prod-Backends";
+    let sandbox = Sandbox::start();
+    let key = sandbox.aws("kms", "create_key", &json!({}));
+    let key = &key["KeyMetadata"]["Arn"];
+    let allow = |principal: &str| {
+        let policy = json!({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "kms:*",
+            "Resource": "*", "Principal": {"AWS": format!("arn:aws:iam::123456789012:{principal}")}}]});
+        let policy = json!({"KeyId": key, "PolicyName": "default", "Policy": policy.to_string()});
+        sandbox.aws("kms", "put_key_policy", &policy);
+    };
+    let disk = json!({"VolumeSize": 16, "VolumeType": "gp3", "Encrypted": true, "KmsKeyId": key});
+    let disks = json!([{"DeviceName": "/dev/xvda", "Ebs": disk}]);
+    let stack = sandbox.stack(&json!({"name": "prod", "backends": 5, "volumes": disks}));
+    let no_key = "which Auto Scaling may not use to launch instances: add to the key's policy";
+    allow("root");
+    sandbox.import_small("prod", &[]).fails(1, &[no_key]);
+    allow("role/aws-service-role/autoscaling.amazonaws.com/AWSServiceRoleForAutoScaling");
+    sandbox.import_small("prod", &[]).ok();
+    // Its backends are still to be taken in.
+    sandbox.stack(&json!({"name": "half", "backends": 5}));
+    sandbox.fault(&[
+        json!({"service": "autoscaling", "operation": "AttachInstances", "count": 0,
+        "code": "ValidationError", "message": "not today", "status": 400}),
+    ]);
+    sandbox.import_small("half", &[]).fails(1, &["not today"]);
+    sandbox.fault(&[]);
+    let launched_from = |inventory: &Value| {
+        let version = &kind(inventory, "auto_scaling_groups")[GROUP]["LaunchTemplate"]["Version"];
+        let version = version.as_str().expect("a number").to_owned();
+        let versions = &kind(inventory, "launch_templates")[GROUP]["Versions"];
+        let image = versions[&version]["LaunchTemplateData"]["ImageId"].clone();
+        (version, image)
+    };
+    let good = sandbox.inventory();
+
+    allow("root");
+    sandbox.aws(
+        "ec2",
+        "deregister_image",
+        &json!({"ImageId": stack["image"]}),
+    );
+    let gone = format!("the backends' image {} is gone", stack["image"]).replace('"', "");
+    let error = format!("error: {gone}");
+    sandbox.import_small("half", &[]).fails(1, &[&error]);
+    sandbox.take_calls();
+    for flags in [&["--dry-run", "--exit-code"][..], &[]] {
+        let run = sandbox.update_small("prod", flags);
+        run.fails(0, &[&gone, no_key, "is as wanted"]);
+    }
+    sandbox.import_small("prod", &[]).fails(0, &[&gone, no_key]);
+    assert_no_mutations(&sandbox, "what launches nothing changes nothing");
+
+    // Another API would be another script of the first boot, and the group is repaired with its template as it is.
+    let api = kind(&good, "rest_apis").iter();
+    let api = api
+        .filter(|(_, api)| api["name"] == GROUP)
+        .map(|(id, _)| id);
+    for id in api {
+        sandbox.aws("apigateway", "delete_rest_api", &json!({"restApiId": id}));
+    }
+    sandbox.aws(
+        "autoscaling",
+        "update_auto_scaling_group",
+        &json!({"AutoScalingGroupName": GROUP, "NewInstancesProtectedFromScaleIn": false}),
+    );
+    let target = json!({"Rule": GROUP, "Ids": ["wekactl"]});
+    sandbox.aws("events", "remove_targets", &target);
+    sandbox.aws("events", "delete_rule", &json!({"Name": GROUP}));
+    let (other, before) = (sandbox.other_code(), keys(&sandbox));
+    let update = ["cluster", "update", "-n", "prod", "--lambda-binary", &other];
+    sandbox
+        .wekactl(&[&update[..], &["--rotate-keys"]].concat())
+        .fails(0, &[&gone]);
+    let import = ["--lambda-binary", &other, "--no-verify"];
+    sandbox.import("prod", &import).fails(0, &[&gone]);
+    let now = sandbox.inventory();
+    assert_ne!(keys(&sandbox), before);
+    assert_eq!(launched_from(&now), launched_from(&good));
+    let group = &kind(&now, "auto_scaling_groups")[GROUP];
+    assert_eq!(group["NewInstancesProtectedFromScaleIn"], true);
+    assert!(!kind(&now, "rules")[GROUP].is_null());
+    assert_ne!(
+        kind(&now, "functions")["wekactl-prod-fetch-Backends"]["Layers"],
+        kind(&good, "functions")["wekactl-prod-fetch-Backends"]["Layers"]
+    );
+    sandbox
+        .wekactl(&[&update[..], &["--dry-run", "--exit-code"]].concat())
+        .ok();
+
+    // Another image, as the warning says.
+    let images = json!({"Filters": [{"Name": "architecture", "Values": ["x86_64"]}]});
+    let images = sandbox.aws("ec2", "describe_images", &images);
+    let image = &images["Images"][0]["ImageId"];
+    sandbox.aws(
+        "dynamodb",
+        "update_item",
+        &json!({
+            "TableName": "wekactl-prod", "Key": {"Key": {"S": "cluster-settings"}},
+            "UpdateExpression": "SET Backends.ImageID = :i", "ExpressionAttributeValues": {":i": {"S": image}},
+        }),
+    );
+    let run = sandbox.wekactl(&update).ok();
+    assert!(!run.stderr.contains("is gone"), "{}", run.stderr);
+    let (_, launched) = launched_from(&sandbox.inventory());
+    assert_eq!(launched, *image);
+    sandbox
+        .wekactl(&[&update[..], &["--dry-run", "--exit-code"]].concat())
+        .ok();
+}
+
 /// The keys of the functions that seal, in the order of a run.
 pub(crate) fn keys(sandbox: &Sandbox) -> Vec<String> {
     let inventory = sandbox.inventory();

@@ -328,6 +328,7 @@ pub(super) async fn apply(aws: &Aws, found: Discovered, goal: &Goal<'_>) -> Resu
                     max_size: spec.max_size,
                     target_group_arn: target.map(|found| found.arn.clone()),
                     classic_load_balancer: spec.classic_load_balancer.clone(),
+                    keeps_template: spec.keeps_template,
                     tags: instances::instance_tags(cluster, tags),
                 };
                 ensure(aws, cluster, &wanted, groups).await
@@ -588,6 +589,7 @@ fn template_of(spec: &Spec, region: &str, user_data: Known<SecretString>) -> Lau
         shape: spec.backends.clone(),
         public_address: !spec.private_subnet,
         has_gp3: launch_template::has_gp3(region),
+        stays: spec.keeps_template,
         instance_tags: tags.clone(),
         volume_tags: tags.clone(),
         user_data,

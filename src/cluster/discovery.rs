@@ -239,7 +239,6 @@ async fn facts(aws: &Aws, request: &ImportRequest) -> Result<Facts> {
             name = cluster.name
         );
     };
-    check_metadata_tags(&live)?;
     let pattern = Pattern { settings, first };
     let cores = cores(request, settings, pattern.instance_type())?;
     let classic_name = match settings {
@@ -254,6 +253,8 @@ async fn facts(aws: &Aws, request: &ImportRequest) -> Result<Facts> {
         .iter()
         .filter(|each| !members.contains(&each.id))
         .collect();
+    check_metadata_tags(&newcomers)?;
+    let is_settled = settings.is_some() && newcomers.is_empty();
     let classic = async {
         match &classic_name {
             Some(name) => classic_load_balancer::describe(aws, name)
@@ -274,24 +275,28 @@ async fn facts(aws: &Aws, request: &ImportRequest) -> Result<Facts> {
             None => Ok(Vec::new()),
         }
     };
-    let (network, protected, volumes, machine, (), (), classic_load_balancer, dns_records) = tokio::try_join!(
-        network::read(aws, pattern.vpc_id()),
-        async {
-            instances::termination_protected(aws, &live_ids)
-                .await
-                .context("reading the backends' protection")
-        },
-        pattern.volumes(aws),
-        async {
-            instances::type_facts(aws, pattern.instance_type())
-                .await
-                .context("reading the instance type")
-        },
-        check_image(aws, pattern.image_id()),
-        check_other_groups(aws, cluster, &newcomers),
-        classic,
-        records,
-    )?;
+    let (network, protected, volumes, machine, has_image, (), classic_load_balancer, dns_records) =
+        tokio::try_join!(
+            network::read(aws, pattern.vpc_id()),
+            async {
+                instances::termination_protected(aws, &live_ids)
+                    .await
+                    .context("reading the backends' protection")
+            },
+            pattern.volumes(aws),
+            async {
+                instances::type_facts(aws, pattern.instance_type())
+                    .await
+                    .context("reading the instance type")
+            },
+            has_image(aws, pattern.image_id()),
+            check_other_groups(aws, cluster, &newcomers),
+            classic,
+            records,
+        )?;
+    if !has_image {
+        mind_missing_image(&aws.run, cluster, pattern.image_id(), is_settled)?;
+    }
     if settings.is_none_or(|settings| settings.cores.is_none()) {
         check_interfaces(pattern.instance_type(), cores, machine.as_ref())?;
     }
@@ -330,6 +335,7 @@ async fn facts(aws: &Aws, request: &ImportRequest) -> Result<Facts> {
             use_dynamodb_endpoint: settings.use_dynamodb_endpoint,
             user_tags: settings.tags_map.clone().unwrap_or_default(),
             classic_load_balancer: classic_name,
+            keeps_template: !has_image,
         }
     } else {
         network.check_api(request.private_subnet)?;
@@ -347,6 +353,7 @@ async fn facts(aws: &Aws, request: &ImportRequest) -> Result<Facts> {
             use_dynamodb_endpoint: request.use_dynamodb_endpoint,
             user_tags: request.user_tags.clone(),
             classic_load_balancer: classic_name,
+            keeps_template: false,
         }
     };
     let go_protected = match (settings, &stack) {
@@ -357,7 +364,7 @@ async fn facts(aws: &Aws, request: &ImportRequest) -> Result<Facts> {
         _ => Vec::new(),
     };
     check_newcomers(&newcomers, &spec.backends)?;
-    check_volume_keys(aws, &spec.backends).await?;
+    check_volume_keys(aws, &spec.backends, is_settled).await?;
 
     let backends = live
         .into_iter()
@@ -624,10 +631,10 @@ fn check_alike(cluster: &Cluster, live: &[Instance]) -> Result<()> {
     Ok(())
 }
 
-/// That the backends can be tagged: where an instance offers its tags through its metadata service, which makes paths
+/// That these backends can be tagged: where an instance offers its tags through its metadata service, which makes paths
 /// of them, EC2 takes no key with a slash.
-fn check_metadata_tags(live: &[Instance]) -> Result<()> {
-    let offering: Vec<&str> = live
+fn check_metadata_tags(newcomers: &[&Instance]) -> Result<()> {
+    let offering: Vec<&str> = newcomers
         .iter()
         .filter(|instance| {
             let options = instance.metadata.as_ref();
@@ -778,33 +785,53 @@ async fn check_other_groups(aws: &Aws, cluster: &Cluster, newcomers: &[&Instance
     Ok(())
 }
 
-/// That instances can be launched from the image.
-async fn check_image(aws: &Aws, image: &str) -> Result<()> {
+/// Whether instances can be launched from the image.
+async fn has_image(aws: &Aws, image: &str) -> Result<bool> {
     let images = aws.ec2().describe_images().image_ids(image).send().await;
     let images = images
         .if_found(&["InvalidAMIID.NotFound", "InvalidAMIID.Unavailable"])
         .context("reading the backends' image")?;
-    if images.is_none_or(|images| images.images().is_empty()) {
-        bail!(
-            "the backends' image {image} is gone, or not shared with this account: no instance can be launched from it"
-        );
+    Ok(images.is_some_and(|images| !images.images().is_empty()))
+}
+
+/// Without the image nothing is imported. What is `is_settled`, managed already and with nobody to take in, works on
+/// without it, and is looked after.
+fn mind_missing_image(run: &Run, cluster: &Cluster, image: &str, is_settled: bool) -> Result<()> {
+    let gone = format!(
+        "the backends' image {image} is gone, or not shared with this account: no instance can be launched from it"
+    );
+    if !is_settled {
+        bail!(gone);
     }
+    run.warning(format!(
+        "{gone}. The launch template, and the version of it that the group uses, stay as they are. Have the image \
+         restored or shared again; or write the id of another one as Backends.ImageID into the item cluster-settings of \
+         table {}, then run update",
+        cluster.base()
+    ));
     Ok(())
 }
 
-/// That Auto Scaling may use the customer's keys the volumes are encrypted with.
-async fn check_volume_keys(aws: &Aws, shape: &Shape) -> Result<()> {
+/// That Auto Scaling may use the customer's keys the volumes are encrypted with. Where the cluster `is_settled`, as
+/// for its image, a warning if not.
+async fn check_volume_keys(aws: &Aws, shape: &Shape, is_settled: bool) -> Result<()> {
     let keys = shape
         .volumes
         .iter()
         .filter_map(|volume| Some((volume.kms_key_id.as_deref()?, volume.device.as_str())));
     // One check a key, whatever the number of volumes under it.
     let keys: BTreeMap<&str, &str> = keys.collect();
-    futures::future::try_join_all(
-        keys.into_iter()
-            .map(|(key, device)| check_volume_key(aws, key, device)),
-    )
-    .await?;
+    let checks = keys
+        .into_iter()
+        .map(|(key, device)| unusable_key(aws, key, device));
+    let unusable = futures::future::try_join_all(checks).await?;
+    for unusable in unusable.into_iter().flatten() {
+        if !is_settled {
+            bail!(unusable);
+        }
+        aws.run
+            .warning(format!("no new machine can be launched: {unusable}"));
+    }
     Ok(())
 }
 
@@ -815,8 +842,8 @@ const AUTO_SCALING_ROLE: &str =
 /// What KMS says to who may not see who may use a key, another account's included: nothing follows from it.
 const MAY_NOT_LOOK: &[&str] = &["AccessDeniedException", "NotFoundException"];
 
-/// That Auto Scaling may use the customer's key a volume is encrypted with.
-async fn check_volume_key(aws: &Aws, key: &str, device: &str) -> Result<()> {
+/// Why Auto Scaling can not use the customer's key a volume is encrypted with, and what to do; nothing where it can.
+async fn unusable_key(aws: &Aws, key: &str, device: &str) -> Result<Option<String>> {
     let identity = aws.identity().await?;
     let role = format!(
         "arn:{}:iam::{}:{AUTO_SCALING_ROLE}",
@@ -848,7 +875,7 @@ async fn check_volume_key(aws: &Aws, key: &str, device: &str) -> Result<()> {
         .and_then(|key| key.key_manager())
         .is_some_and(|manager| manager.as_str() == "AWS")
     {
-        return Ok(());
+        return Ok(None);
     }
     let policy = policy
         .if_found(MAY_NOT_LOOK)
@@ -866,17 +893,17 @@ async fn check_volume_key(aws: &Aws, key: &str, device: &str) -> Result<()> {
             .any(|grant: &GrantListEntry| grant.grantee_principal() == Some(&role))
     });
     match (in_policy, in_grants) {
-        (Some(true), _) | (_, Some(true)) => return Ok(()),
+        (Some(true), _) | (_, Some(true)) => return Ok(None),
         (Some(false), Some(false)) => {}
         (None, _) | (_, None) => {
             aws.run.warning(format!(
                 "volume {device} is encrypted with the key {key}, and these credentials may not see who may use it: if \
                  {role} may not, no instance can be launched"
             ));
-            return Ok(());
+            return Ok(None);
         }
     }
-    bail!(
+    Ok(Some(format!(
         "volume {device} is encrypted with the key {key}, which Auto Scaling may not use to launch instances: add to the \
          key's policy {}",
         serde_json::json!([
@@ -885,7 +912,7 @@ async fn check_volume_key(aws: &Aws, key: &str, device: &str) -> Result<()> {
             {"Effect": "Allow", "Principal": {"AWS": role}, "Resource": "*", "Action": "kms:CreateGrant",
              "Condition": {"Bool": {"kms:GrantIsForAWSResource": true}}},
         ])
-    )
+    )))
 }
 
 #[cfg(test)]
@@ -1012,8 +1039,8 @@ mod tests {
             instance_metadata_tags: "enabled".into(),
             ..offering.metadata.unwrap()
         });
-        assert!(check_metadata_tags(&[instance()]).is_ok());
-        let error = check_metadata_tags(&[instance(), offering])
+        assert!(check_metadata_tags(&[&instance()]).is_ok());
+        let error = check_metadata_tags(&[&instance(), &offering])
             .unwrap_err()
             .to_string();
         let command = "`aws ec2 modify-instance-metadata-options --instance-id i-1 --instance-metadata-tags disabled`";

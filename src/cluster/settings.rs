@@ -644,6 +644,7 @@ mod tests {
             use_dynamodb_endpoint: false,
             user_tags: Tags::new(),
             classic_load_balancer: None,
+            keeps_template: false,
         };
         let wanted = Settings::of(&spec, Some(&stored), None);
         let written: Item = serde_dynamo::to_item(&wanted).unwrap();

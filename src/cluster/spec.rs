@@ -32,6 +32,8 @@ pub struct Spec {
     pub user_tags: Tags,
     /// The stack's classic load balancer, whose members the group keeps.
     pub classic_load_balancer: Option<String>,
+    /// The backends' image is gone, and with it Auto Scaling takes no launch template: the one there is stays.
+    pub keeps_template: bool,
 }
 
 /// A DNS name that points at the load balancer.

@@ -61,6 +61,8 @@ pub struct AutoScalingGroup {
     pub target_group_arn: Known<String>,
     /// The stack's classic load balancer, where members are registered too.
     pub classic_load_balancer: Option<String>,
+    /// Whether the template and the version it launches from stay, whatever they are.
+    pub keeps_template: bool,
     /// Its tags, `Name` included; members get them at launch.
     pub tags: Tags,
 }
@@ -220,19 +222,23 @@ impl Resource for AutoScalingGroup {
             // An operator's own suspension stays.
             .filter(|process| !(found.is_half_destroyed() && *process == LAUNCH))
             .collect();
-        let mut diff = Diff::new()
-            .known(
-                "launchTemplate.id",
-                &found.template_id,
-                &self.template_id.map(|id| Some(id.clone())),
-            )
-            .known(
-                "launchTemplate.version",
-                &found.template_version,
-                &self
-                    .template_version
-                    .map(|version| Some(version.to_string())),
-            )
+        let mut diff = Diff::new();
+        if !self.keeps_template {
+            diff = diff
+                .known(
+                    "launchTemplate.id",
+                    &found.template_id,
+                    &self.template_id.map(|id| Some(id.clone())),
+                )
+                .known(
+                    "launchTemplate.version",
+                    &found.template_version,
+                    &self
+                        .template_version
+                        .map(|version| Some(version.to_string())),
+                );
+        }
+        diff = diff
             .field("mixedInstancesPolicy", &found.has_mixed_instances, &false)
             .field("vpcZoneIdentifier", &found.subnets, &self.subnet_id)
             .field(
@@ -375,11 +381,16 @@ impl Resource for AutoScalingGroup {
         if settings.iter().any(|setting| touches(changes, setting)) {
             let protect = touches(changes, "deletionProtection")
                 .then_some(DeletionProtection::PreventForceDeletion);
+            // Named again it would be checked again, and refused without its image.
+            let template = match self.keeps_template {
+                true => None,
+                false => Some(self.template()?),
+            };
             let request = aws
                 .autoscaling()
                 .update_auto_scaling_group()
                 .auto_scaling_group_name(group)
-                .launch_template(self.template()?)
+                .set_launch_template(template)
                 .vpc_zone_identifier(&self.subnet_id)
                 .health_check_type(HEALTH_CHECK)
                 .new_instances_protected_from_scale_in(true)
@@ -865,6 +876,7 @@ mod tests {
             max_size: 42,
             target_group_arn: Known::Value("arn:tg".into()),
             classic_load_balancer: Some("prod-elb".into()),
+            keeps_template: false,
             tags: Tags::from([
                 (CLUSTER_TAG.into(), "prod".into()),
                 (VERSION_TAG.into(), "2".into()),
@@ -1051,6 +1063,20 @@ mod tests {
         let fields: Vec<_> = changes.iter().map(|change| change.field.as_str()).collect();
         assert_eq!(fields, ["launchTemplate.version", "targetGroups"]);
         assert_eq!(changes[1].to.as_deref(), Some("(known after apply)"));
+    }
+
+    #[test]
+    fn a_template_that_stays_is_not_compared() {
+        let wanted = AutoScalingGroup {
+            template_version: Known::Value(3),
+            ..wanted()
+        };
+        assert_eq!(wanted.changes(&found()).len(), 1);
+        let keeps = AutoScalingGroup {
+            keeps_template: true,
+            ..wanted
+        };
+        assert_eq!(keeps.changes(&found()), []);
     }
 
     #[test]

@@ -46,6 +46,8 @@ pub struct LaunchTemplate {
     pub public_address: bool,
     /// Whether gp2 volumes become gp3: see [`has_gp3`].
     pub has_gp3: bool,
+    /// Whether the version there is stays, whatever it says: only tags are compared.
+    pub stays: bool,
     /// Tags of the instances it launches.
     pub instance_tags: Tags,
     /// Tags of their volumes.
@@ -221,6 +223,9 @@ impl Resource for LaunchTemplate {
     }
 
     fn changes(&self, found: &Observed) -> Vec<Change> {
+        if self.stays {
+            return Diff::new().tags(&found.tags, &self.tags).done();
+        }
         let (is, wanted) = (&found.data, &self.data());
         let interface = |data: &Data| data.interfaces.first().cloned().unwrap_or_default();
         let (is_interface, interface) = (interface(is), interface(wanted));
@@ -430,7 +435,7 @@ impl Resource for LaunchTemplate {
             found.data = data;
             found.user_data = user_data.clone();
         }
-        if found.default_version != found.version {
+        if found.default_version != found.version && !self.stays {
             aws.ec2()
                 .modify_launch_template()
                 .launch_template_id(&found.id)
@@ -786,6 +791,7 @@ mod tests {
             },
             public_address: true,
             has_gp3: true,
+            stays: false,
             instance_tags: tags(),
             volume_tags: tags(),
             user_data: Known::Value("#!/bin/bash\nkey\n".into()),

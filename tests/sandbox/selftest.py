@@ -928,6 +928,14 @@ def launch_templates_of_a_group_must_exist() -> None:
         **request,
         LaunchTemplate={"LaunchTemplateId": template(), "Version": "7"},
     )
+    known = template("known")
+    aws("ec2").deregister_image(ImageId=image(REGION))
+    refused(
+        "ValidationError",
+        create,
+        **request,
+        LaunchTemplate={"LaunchTemplateId": known, "Version": "1"},
+    )
 
 
 @check

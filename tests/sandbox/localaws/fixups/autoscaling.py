@@ -227,9 +227,10 @@ def group_attributes_are_kept() -> None:
 
 @fixup
 def launch_templates_of_a_group_must_exist() -> None:
-    """A group's launch template and its version are checked: ValidationError.
+    """A group's launch template, its version and its image are checked.
 
-    moto answers with EC2's own codes, and not at all for a version.
+    moto answers with EC2's own codes and not with a ValidationError, and not
+    at all for a version or an image.
     """
 
     @wrap(FakeAutoScalingGroup, "_set_launch_configuration")
@@ -243,9 +244,16 @@ def launch_templates_of_a_group_must_exist() -> None:
         try:
             original(self, name, template, mixed_instances_policy)
             if template and self.ec2_launch_template:
-                self.ec2_launch_template.get_version(
+                version = self.ec2_launch_template.get_version(
                     self.launch_template_version
                 )
+                image = version.image_id
+                ec2 = self.autoscaling_backend.ec2_backend
+                if image and image not in ec2.amis:
+                    raise ValidationError(
+                        "You must use a valid fully-formed launch template. "
+                        f"The image id '[{image}]' does not exist"
+                    )
         except AutoscalingClientError:
             raise
         except ServiceException as error:
