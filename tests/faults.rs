@@ -201,6 +201,54 @@ fn drift_harmlessly(sandbox: &Sandbox) {
     let group = json!({"AutoScalingGroupName": GROUP, "NewInstancesProtectedFromScaleIn": false});
     sandbox.aws("autoscaling", "update_auto_scaling_group", &group);
 }
+
+/// What takes half a minute without an answer is asked again; what changes something and may have done so is looked for
+/// first; what takes its time by nature is waited for.
+#[test]
+fn a_connection_that_goes_silent_is_given_up() {
+    let silent = |operation: &str, action: &str| json!({"caller": format!("^app:{APP}$"), "operation": operation, "action": action});
+    let slow = |operation: &str| json!({"caller": format!("^app:{APP}$"), "operation": operation, "action": "delay", "seconds": 33});
+    let calls = |sandbox: &Sandbox, operation: &str| {
+        let calls = sandbox.take_calls();
+        let calls = calls.iter();
+        calls.filter(|call| call["operation"] == operation).count()
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let sandbox = Sandbox::start();
+            stack(&sandbox);
+            sandbox.fault(&[silent("DescribeInstances", "hang")]);
+            let begin = Instant::now();
+            sandbox.import_small("prod", &["--dry-run"]).ok();
+            assert!(begin.elapsed() < Duration::from_secs(90));
+            assert!(calls(&sandbox, "DescribeInstances") > 1);
+        });
+        scope.spawn(|| {
+            let sandbox = Sandbox::start();
+            stack(&sandbox);
+            sandbox.fault(&[
+                silent("CreateKey", "apply_hang"),
+                slow("PublishLayerVersion"),
+            ]);
+            sandbox.import_small("prod", &[]).ok();
+            assert_eq!(calls(&sandbox, "PublishLayerVersion"), 1);
+            assert_eq!(kind(&sandbox.inventory(), "kms_keys").len(), 1);
+        });
+        scope.spawn(|| {
+            let sandbox = Sandbox::start();
+            stack(&sandbox);
+            sandbox.import_small("prod", &[]).ok();
+            sandbox.take_calls();
+            sandbox.fault(&[slow("Invoke")]);
+            let code = sandbox.small_code();
+            sandbox
+                .import("prod", &["--lambda-binary", &code, "-p", "An0ther"])
+                .ok();
+            assert_eq!(calls(&sandbox, "Invoke"), 1);
+        });
+    });
+}
+
 /// New code, other settings of every function, other keys: the runs go on meanwhile, and every one is green.
 #[test]
 fn an_update_under_a_running_automation_stops_no_run() {

@@ -32,7 +32,11 @@ use crate::run::{Interrupted, Run};
 
 /// How long one call may take with all its retries: throttling is sat out this long
 /// (API Gateway allows, for instance, one `DeleteRestApi` in 30 seconds).
-const CALL_DEADLINE: Duration = Duration::from_secs(180);
+pub const CALL_DEADLINE: Duration = Duration::from_secs(180);
+/// How long one try of a call may go without an answer: a connection that has gone silent says nothing ever after. What
+/// was sent may have taken effect, as after any lost answer. [`try_timeout`] gives more to calls that need it. Inside a
+/// function most calls have less: its own timeout ends them, and the next minute's run begins anew.
+const TRY_TIMEOUT: Duration = Duration::from_secs(30);
 /// The longest pause between two tries of a call.
 const CALL_PAUSE: Duration = Duration::from_secs(15);
 /// Only the deadline ends the retries of a call that may be sent again.
@@ -148,6 +152,7 @@ impl Aws {
             .timeout_config(
                 TimeoutConfig::builder()
                     .connect_timeout(Duration::from_secs(5))
+                    .operation_attempt_timeout(TRY_TIMEOUT)
                     .operation_timeout(CALL_DEADLINE)
                     .build(),
             );
@@ -294,6 +299,13 @@ pub fn join_some<F: Future>(
 /// What follows a lost answer is a look, then another try: see [`crate::resource::ensure`].
 pub fn once() -> RetryConfig {
     RetryConfig::disabled()
+}
+
+/// For a call of which one try may take longer than others: what it sends is much, or what it starts is slow.
+pub fn try_timeout(time: Duration) -> TimeoutConfig {
+    TimeoutConfig::builder()
+        .operation_attempt_timeout(time)
+        .build()
 }
 
 #[cfg(test)]

@@ -21,7 +21,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::aws::error::Effect;
 use crate::aws::retry::retry_while;
-use crate::aws::{Answer, Aws, AwsError, Probe, wait_until};
+use crate::aws::{Answer, Aws, AwsError, Probe, try_timeout, wait_until};
 use crate::cluster::code::{Architecture, BOOTSTRAP, RUNTIME, marker_zip};
 use crate::cluster::names::{Cluster, FunctionKind};
 use crate::resource::{Diff, Known, Resource, Tags, touches};
@@ -75,6 +75,8 @@ pub const fn timeout(kind: FunctionKind) -> i32 {
 
 /// The longest of them, `scale`'s.
 pub const LONGEST_SECONDS: u64 = 35;
+/// How long an invocation may go without an answer: the longest timeout, and the start before it.
+const INVOKE_TIMEOUT: Duration = Duration::from_secs(LONGEST_SECONDS + 25);
 
 /// The variables of a function.
 #[derive(Debug, Clone, Default)]
@@ -540,6 +542,10 @@ pub async fn invoke(aws: &Aws, name: &str, input: &Value) -> Result<Value> {
         .invoke()
         .function_name(name)
         .payload(Blob::new(serde_json::to_vec(input)?))
+        .customize()
+        .config_override(
+            aws_sdk_lambda::config::Config::builder().timeout_config(try_timeout(INVOKE_TIMEOUT)),
+        )
         .send()
         .await
         .answer()?;

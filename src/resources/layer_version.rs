@@ -8,7 +8,7 @@ use aws_sdk_lambda::types::{
     Architecture, LayerVersionContentInput, LayerVersionsListItem, Runtime,
 };
 
-use crate::aws::{Answer, Aws, once};
+use crate::aws::{Answer, Aws, CALL_DEADLINE, once, try_timeout};
 use crate::cluster::code::{Code, RUNTIME};
 use crate::cluster::names::Cluster;
 use crate::resource::{Diff, Known, Resource, Settle, Tags, ensure};
@@ -78,7 +78,12 @@ impl LayerVersion {
             .compatible_architectures(Architecture::from(self.code.architecture.word()))
             .compatible_runtimes(Runtime::from(RUNTIME))
             .customize()
-            .config_override(aws_sdk_lambda::config::Config::builder().retry_config(once()))
+            .config_override(
+                aws_sdk_lambda::config::Config::builder()
+                    .retry_config(once())
+                    // Megabytes, over whatever line there is.
+                    .timeout_config(try_timeout(CALL_DEADLINE)),
+            )
             .send()
             .await
             .answer()?;
