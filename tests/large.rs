@@ -126,7 +126,7 @@ fn ids_of(stack: &Value) -> Vec<String> {
 fn a_stack_of_a_hundred_backends_lives_and_dies_without_being_throttled() {
     let sandbox = Sandbox::start();
     let stack = sandbox.stack(&json!({"name": CLUSTER, "backends": 100, "classic_lb": true}));
-    sandbox.set(&json!({"rates": true}));
+    sandbox.set(&json!({"rates": 1}));
     live_and_die(&sandbox, &ids_of(&stack), &[], None);
 }
 
@@ -135,8 +135,20 @@ fn hundreds_of_machines_given_in_a_file_live_and_die() {
     let sandbox = Sandbox::start();
     let machines = Machines::make(&sandbox, many());
     let flags = ["--instance-ids", &machines.argument];
-    // Those of AWS would be waited for.
-    live_and_die(&sandbox, &machines.ids, &flags, Some("1000"));
+    // With AWS's default rates it would take minutes.
+    sandbox.set(&json!({"rates": 4}));
+    live_and_die(&sandbox, &machines.ids, &flags, Some("4"));
+}
+
+/// Whoever does not keep the rates is throttled: else nothing that is said of them here would mean anything.
+#[test]
+fn the_rates_here_are_those_of_aws() {
+    let sandbox = Sandbox::start();
+    sandbox.stack(&json!({"name": CLUSTER, "backends": 30}));
+    sandbox.set(&json!({"rates": 0.2}));
+    let (imported, calls) = run(&sandbox, "import", &[], Some("1000"));
+    imported.ok();
+    assert!(throttled(&calls).contains(&"ModifyInstanceAttribute"));
 }
 
 #[test]

@@ -208,8 +208,8 @@ impl Aws {
         &self.region
     }
 
-    /// Waits until AWS's rate for such calls lets so many through; for [`Metered::TerminateInstances`] it is instances
-    /// that count.
+    /// Waits until AWS's rate lets such a call through. For so many instances: with [`Metered::TerminateInstances`] they
+    /// count as well.
     ///
     /// # Errors
     /// [`Interrupted`] after Ctrl-C, at once.

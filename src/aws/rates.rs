@@ -24,20 +24,29 @@ pub enum Metered {
     ModifyNetworkInterfaceAttribute,
     CreateTags,
     DeleteTags,
-    /// By the number of instances, not of calls.
     TerminateInstances,
 }
 
+/// What a bucket counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Unit {
+    Calls,
+    Instances,
+}
+
 impl Metered {
-    /// How many at once, and how many a second after that; each operation has a bucket of its own.
+    /// How many at once, and how many a second after that; each operation has a bucket of its own for its calls, and
+    /// one that terminates another for the instances in them.
     /// Source: EC2 developer guide, "Request throttling for the Amazon EC2 API".
-    fn rate(self) -> (f64, f64) {
+    fn rates(self) -> &'static [(Unit, f64, f64)] {
         match self {
-            Self::DescribeInstanceAttribute => (100.0, 20.0),
-            Self::ModifyInstanceAttribute => (50.0, 5.0),
-            Self::ModifyNetworkInterfaceAttribute => (100.0, 5.0),
-            Self::CreateTags | Self::DeleteTags => (100.0, 10.0),
-            Self::TerminateInstances => (1000.0, 20.0),
+            Self::DescribeInstanceAttribute => &[(Unit::Calls, 100.0, 20.0)],
+            Self::ModifyInstanceAttribute => &[(Unit::Calls, 50.0, 5.0)],
+            Self::ModifyNetworkInterfaceAttribute => &[(Unit::Calls, 100.0, 5.0)],
+            Self::CreateTags | Self::DeleteTags => &[(Unit::Calls, 100.0, 10.0)],
+            Self::TerminateInstances => {
+                &[(Unit::Calls, 100.0, 5.0), (Unit::Instances, 1000.0, 20.0)]
+            }
         }
     }
 }
@@ -54,7 +63,7 @@ pub struct BadRates(String);
 pub(super) struct Rates {
     factor: f64,
     /// When each bucket is full again.
-    full: Mutex<HashMap<Metered, Instant>>,
+    full: Mutex<HashMap<(Metered, Unit), Instant>>,
 }
 
 impl Rates {
@@ -81,32 +90,43 @@ impl Rates {
         }
     }
 
-    /// Waits until so many may be called. They come in the order in which they asked.
+    /// Waits until a call for so many instances may be made. They come in the order in which they asked.
     pub(super) async fn pass(
         &self,
         run: &Run,
         call: Metered,
         count: usize,
     ) -> Result<(), Interrupted> {
-        let pause = self.take(call, count, Instant::now());
+        let (pause, a_second) = self.take(call, count, Instant::now());
         if pause.is_zero() {
             return Ok(());
         }
-        let a_second = call.rate().1 * self.factor;
         let state = format!("{call:?} is kept to {a_second} a second");
         run.waiting("EC2's request rate", &state);
         run.pause(pause).await
     }
 
-    /// How long to wait for what is taken here.
-    fn take(&self, call: Metered, count: usize, now: Instant) -> Duration {
-        let (burst, a_second) = call.rate();
-        let each = Duration::from_secs_f64(1.0 / (a_second * self.factor));
-        let whole = each.mul_f64(burst * self.factor * USED);
+    /// How long to wait for what is taken here, and for which rate.
+    fn take(&self, call: Metered, count: usize, now: Instant) -> (Duration, f64) {
         let mut full = self.full.lock().unwrap_or_else(PoisonError::into_inner);
-        let full = full.entry(call).or_insert(now);
-        *full = (*full).max(now) + each.mul_f64(count as f64);
-        full.duration_since(now).saturating_sub(whole)
+        let pauses = call.rates().iter().map(|(unit, burst, a_second)| {
+            let (burst, a_second) = (burst * self.factor, a_second * self.factor);
+            let taken = match unit {
+                Unit::Calls => 1.0,
+                Unit::Instances => count as f64,
+            };
+            let each = Duration::from_secs_f64(1.0 / a_second);
+            let full = full.entry((call, *unit)).or_insert(now);
+            *full = (*full).max(now) + each.mul_f64(taken);
+            let whole = each.mul_f64(burst * USED);
+            (full.duration_since(now).saturating_sub(whole), a_second)
+        });
+        pauses.fold((Duration::ZERO, 0.0), |longest, pause| {
+            match pause.0 > longest.0 {
+                true => pause,
+                false => longest,
+            }
+        })
     }
 }
 
@@ -118,16 +138,16 @@ mod tests {
     fn what_a_small_cluster_needs_does_not_wait_and_a_large_one_keeps_the_rate() {
         let rates = Rates::times(1.0);
         let (call, begin) = (Metered::ModifyInstanceAttribute, Instant::now());
-        let pauses: Vec<Duration> = (0..140).map(|_| rates.take(call, 1, begin)).collect();
+        let pauses: Vec<Duration> = (0..140).map(|_| rates.take(call, 1, begin).0).collect();
         assert_eq!(pauses[24], Duration::ZERO);
         assert_eq!(pauses[25], Duration::from_millis(200));
         assert_eq!(pauses[124], Duration::from_secs(20));
         // Another operation has another bucket.
-        let other = rates.take(Metered::CreateTags, 1, begin);
+        let (other, _) = rates.take(Metered::CreateTags, 1, begin);
         assert_eq!(other, Duration::ZERO);
         // The bucket fills again, and never more than that.
         let later = begin + Duration::from_secs(1000);
-        let pauses: Vec<Duration> = (0..26).map(|_| rates.take(call, 1, later)).collect();
+        let pauses: Vec<Duration> = (0..26).map(|_| rates.take(call, 1, later).0).collect();
         assert_eq!(pauses[24], Duration::ZERO);
         assert_eq!(pauses[25], Duration::from_millis(200));
     }
@@ -137,8 +157,18 @@ mod tests {
         let rates = Rates::parse("2.5").unwrap();
         let begin = Instant::now();
         let call = Metered::TerminateInstances;
-        assert_eq!(rates.take(call, 1250, begin), Duration::ZERO);
-        assert_eq!(rates.take(call, 50, begin), Duration::from_secs(1));
+        assert_eq!(rates.take(call, 1250, begin).0, Duration::ZERO);
+        let second = Duration::from_secs(1);
+        assert_eq!(rates.take(call, 50, begin), (second, 50.0));
+    }
+
+    #[test]
+    fn instances_that_are_terminated_one_by_one_are_kept_to_the_rate_of_calls() {
+        let (rates, begin) = (Rates::times(1.0), Instant::now());
+        let take = || rates.take(Metered::TerminateInstances, 1, begin);
+        let at_once = (0..50).map(|_| take().0).max();
+        assert_eq!(at_once, Some(Duration::ZERO));
+        assert_eq!(take(), (Duration::from_millis(200), 5.0));
     }
 
     #[test]
@@ -155,7 +185,9 @@ mod tests {
         let (interrupt, interrupted) = tokio::sync::watch::channel(false);
         let run = Run::new(crate::run::Mode::Apply, events, interrupted);
         let rates = Rates::times(1.0);
-        rates.take(Metered::CreateTags, 1000, Instant::now());
+        for _ in 0..1000 {
+            rates.take(Metered::CreateTags, 1, Instant::now());
+        }
         let begin = Instant::now();
         let (passed, ()) = tokio::join!(rates.pass(&run, Metered::CreateTags, 1), async {
             tokio::time::sleep(Duration::from_secs(1)).await;

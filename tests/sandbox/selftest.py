@@ -1829,6 +1829,53 @@ class Fixups(unittest.TestCase):
             )
 
 
+class Rates(unittest.TestCase):
+    """Buckets of calls, and of what is in them."""
+
+    def setUp(self) -> None:
+        """Start with full buckets."""
+        from localaws import rates
+        from localaws.settings import settings
+
+        rates.forget()
+        settings.rates = 1
+        self.addCleanup(setattr, settings, "rates", 0)
+
+    def taken(self, operation: str, **params: Any) -> int:
+        """How often AWS takes such a call before it throttles."""
+        from localaws import rates
+        from localaws.wire import Refusal
+
+        call = SimpleNamespace(
+            service="ec2", operation=operation, region=REGION, params=params
+        )
+        for taken in range(10_000):
+            try:
+                rates.check(call)
+            except Refusal as refusal:
+                self.assertEqual(refusal.code, "RequestLimitExceeded")
+                return taken
+        return -1
+
+    def test_termination_counts_calls_and_instances(self) -> None:
+        """Two buckets, and the one that is empty first decides."""
+        from localaws import rates
+        from localaws.settings import settings
+
+        self.assertEqual(self.taken("TerminateInstances", InstanceIds=["i"]), 100)
+        rates.forget()
+        many = ["i"] * 400
+        self.assertEqual(self.taken("TerminateInstances", InstanceIds=many), 2)
+        rates.forget()
+        settings.rates = 2
+        self.assertEqual(self.taken("TerminateInstances", InstanceIds=many), 5)
+
+    def test_others_count_calls(self) -> None:
+        """Whatever is in them; what has no low rate is never throttled."""
+        self.assertEqual(self.taken("CreateTags", Resources=["i"] * 9), 100)
+        self.assertEqual(self.taken("DescribeInstances"), -1)
+
+
 class Stack(unittest.TestCase):
     """The inventory, on what populate makes."""
 

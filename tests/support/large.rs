@@ -97,10 +97,13 @@ pub(crate) fn with_peak(sandbox: &Sandbox, command: &Command) -> (Run, f64) {
 /// The calls that AWS has throttled.
 pub(crate) fn throttled(calls: &[Value]) -> Vec<&str> {
     let throttled = calls.iter().filter(|call| {
-        matches!(
-            call["error"].as_str(),
-            Some("RequestLimitExceeded" | "TooManyRequestsException")
-        )
+        let code = call["error"].as_str().unwrap_or_default();
+        // `Throttling`, `ThrottlingException`, `RequestThrottled` and others.
+        code.contains("Throttl")
+            || matches!(
+                code,
+                "RequestLimitExceeded" | "TooManyRequestsException" | "SlowDown"
+            )
     });
     throttled
         .map(|call| call["operation"].as_str().expect("a name"))

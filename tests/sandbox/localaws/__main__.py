@@ -299,7 +299,7 @@ def run_server(options: argparse.Namespace) -> None:
     settings.update(
         {
             "strict": options.strict,
-            "rates": options.rates,
+            "rates": float(options.rates),
             "delay_ms": options.delay_ms,
         }
     )

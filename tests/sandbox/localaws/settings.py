@@ -38,9 +38,9 @@ class Settings:
     """
     table_seconds: float = 8
     """Under `strict`: how long a table is CREATING."""
-    rates: bool = False
-    """AWS's request rates for the calls that have low ones. `strict` includes
-    them.
+    rates: float = 0
+    """AWS's request rates for the calls that have low ones, EC2's times this;
+    0: none. `strict` includes them, times 1.
     """
     check_requests: bool = True
     """Refuse requests that contradict the API's model or its limits."""
