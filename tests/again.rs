@@ -534,7 +534,59 @@ pub(crate) fn drifts(names: &Names) -> Vec<Drift> {
         json!({"Name": GROUP, "ScheduleExpression": "rate(1 hour)", "State": "ENABLED"}),
         &["events.PutRule"],
     );
+    add(
+        "a second target of the rule",
+        "events",
+        "put_targets",
+        json!({
+            "Rule": GROUP,
+            "Targets": [{
+                "Id": "by-hand",
+                "Arn": format!("arn:aws:lambda:eu-central-1:123456789012:function:{}", function("scale")),
+            }],
+        }),
+        &["events.PutTargets", "events.RemoveTargets"],
+    );
     all
+}
+
+/// Makes a version of the launch template by hand, and the group launch from it.
+pub(crate) fn edit_template(sandbox: &Sandbox) {
+    let version = json!({
+        "LaunchTemplateName": GROUP, "SourceVersion": "1",
+        "LaunchTemplateData": {"InstanceType": "t3.micro", "DisableApiTermination": false},
+    });
+    sandbox.aws("ec2", "create_launch_template_version", &version);
+    let by_hand = json!({"LaunchTemplateName": GROUP, "Version": "2"});
+    let group = json!({"AutoScalingGroupName": GROUP, "LaunchTemplate": by_hand});
+    sandbox.aws("autoscaling", "update_auto_scaling_group", &group);
+}
+
+/// A version by hand is followed by one that is right, as the first was, and the group by that.
+#[track_caller]
+pub(crate) fn assert_template_repaired(sandbox: &Sandbox, good: &Value) {
+    let mut repair = mutations(&sandbox.take_calls());
+    repair.retain(|call| !is_tagging(call));
+    assert_eq!(
+        repair,
+        [
+            "ec2.CreateLaunchTemplateVersion",
+            "ec2.ModifyLaunchTemplate",
+            "autoscaling.UpdateAutoScalingGroup"
+        ]
+    );
+    let version = |number: &str, inventory: &Value| {
+        kind(inventory, "launch_templates")[GROUP]["Versions"][number]["LaunchTemplateData"].clone()
+    };
+    let repaired = sandbox.inventory();
+    let group = &kind(&repaired, "auto_scaling_groups")[GROUP];
+    let used = group["LaunchTemplate"]["Version"].as_str();
+    assert_eq!(used, Some("3"));
+    assert_same(
+        &version("1", good),
+        &version("3", &repaired),
+        "the launch template",
+    );
 }
 
 /// Whether a call only writes tags.
@@ -591,46 +643,9 @@ fn import_repairs_exactly_what_was_changed() {
     }
     sandbox.take_calls();
 
-    // A version of the launch template by hand is followed by one that is right, and the group by that.
-    let version = |number: &str, inventory: &Value| {
-        kind(inventory, "launch_templates")[GROUP]["Versions"][number]["LaunchTemplateData"].clone()
-    };
-    sandbox.aws(
-        "ec2",
-        "create_launch_template_version",
-        &json!({
-            "LaunchTemplateName": GROUP, "SourceVersion": "1",
-            "LaunchTemplateData": {"InstanceType": "t3.micro", "DisableApiTermination": false},
-        }),
-    );
-    let by_hand = json!({"LaunchTemplateName": GROUP, "Version": "2"});
-    sandbox.aws(
-        "autoscaling",
-        "update_auto_scaling_group",
-        &json!({"AutoScalingGroupName": GROUP, "LaunchTemplate": by_hand}),
-    );
+    edit_template(&sandbox);
     sandbox.import_small("prod", &flags).ok();
-    let mut repair = mutations(&sandbox.take_calls());
-    repair.retain(|call| !is_tagging(call));
-    assert_eq!(
-        repair,
-        [
-            "ec2.CreateLaunchTemplateVersion",
-            "ec2.ModifyLaunchTemplate",
-            "autoscaling.UpdateAutoScalingGroup"
-        ]
-    );
-    let repaired = sandbox.inventory();
-    let group = &kind(&repaired, "auto_scaling_groups")[GROUP];
-    let used = group["LaunchTemplate"]["Version"]
-        .as_str()
-        .expect("a number");
-    assert_eq!(used, "3");
-    assert_same(
-        &version("1", &good),
-        &version(used, &repaired),
-        "the launch template",
-    );
+    assert_template_repaired(&sandbox, &good);
 
     sandbox.import_small("prod", &flags).ok();
     assert_no_mutations(&sandbox, "an import after all was repaired");

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use crate::again::{Drift, Names, assert_no_mutations, drifts, is_tagging};
+use crate::again::{
+    Drift, Names, assert_no_mutations, assert_template_repaired, drifts, edit_template, is_tagging,
+};
 use crate::complete::make_zone;
 use crate::support::account::{decoded, kind, unlike};
 use crate::support::cluster::{CLUSTER, Cluster};
@@ -83,6 +85,14 @@ fn what_has_drifted_is_shown_and_repaired_and_nothing_else() {
         assert_eq!(changes(&planned), changes(&run), "{whats:#?}");
     }
     sandbox.take_calls();
+
+    edit_template(&sandbox);
+    let planned = sandbox.update_small("prod", &["--dry-run", "--exit-code", "-o", "json"]);
+    let planned = planned.fails(3, &[]);
+    assert_no_mutations(&sandbox, "a dry run");
+    let run = sandbox.update_small("prod", &["-o", "json"]).ok();
+    assert_template_repaired(&sandbox, &good);
+    assert_eq!(changes(&planned), changes(&run));
     sandbox
         .update_small("prod", &["--dry-run", "--exit-code"])
         .ok();

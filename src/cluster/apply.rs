@@ -309,21 +309,18 @@ pub(super) async fn apply(aws: &Aws, found: Discovered, goal: &Goal<'_>) -> Resu
                 })?),
                 _ => Known::AfterApply,
             };
-            ensure(
-                aws,
-                cluster,
-                &template_of(spec, aws.region(), user_data),
-                launch_templates,
-            )
-            .await
+            let wanted = template_of(spec, aws.region(), user_data);
+            let made = ensure(aws, cluster, &wanted, launch_templates).await?;
+            let version = wanted.version(&made);
+            Ok((made, version))
         });
         let group = steps.after(
             (&template, &target_group),
-            async move |(template, target)| {
+            async move |((template, template_version), target)| {
                 let wanted = AutoScalingGroup {
                     name: cluster.backends(),
                     template_id: template.map(|found| found.id.clone()),
-                    template_version: template.map(|found| found.version),
+                    template_version,
                     subnet_id: spec.backends.subnet_id.clone(),
                     max_size: spec.max_size,
                     target_group_arn: target.map(|found| found.arn.clone()),

@@ -121,6 +121,16 @@ struct Metadata {
 }
 
 impl LaunchTemplate {
+    /// The version that the group has to use: in a dry run, one that is still to be made is not known.
+    pub fn version(&self, made: &Known<Observed>) -> Known<i64> {
+        match made {
+            Known::Value(found) if !self.changes(found).iter().any(in_a_version) => {
+                Known::Value(found.version)
+            }
+            _ => Known::AfterApply,
+        }
+    }
+
     fn data(&self) -> Data {
         let Shape {
             image_id,
