@@ -17,7 +17,7 @@ pub(crate) fn assert_no_mutations(sandbox: &Sandbox, what: &str) {
 }
 
 #[test]
-fn a_second_import_changes_nothing() {
+fn a_second_import_changes_nothing_with_the_same_flags_or_without() {
     let sandbox = Sandbox::start();
     sandbox.stack(&json!({"name": "prod", "clients": 1, "classic_lb": true}));
     let zone = make_zone(&sandbox);
@@ -675,7 +675,7 @@ fn an_import_that_died_ends_when_it_is_run_again() {
         // Those after which the earlier tool never ended.
         (
             Death::Refused,
-            json!({"service": "iam", "operation": "PutRolePolicy", "nth": 3}),
+            json!({"service": "iam", "operation": "PutRolePolicy", "count": 0}),
         ),
         (
             Death::KilledBefore,
@@ -684,6 +684,10 @@ fn an_import_that_died_ends_when_it_is_run_again() {
         (
             Death::Refused,
             json!({"service": "autoscaling", "operation": "SuspendProcesses"}),
+        ),
+        (
+            Death::Refused,
+            json!({"service": "kms", "operation": "CreateAlias"}),
         ),
         (
             Death::KilledBefore,

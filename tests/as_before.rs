@@ -66,6 +66,10 @@ fn ids(machines: &Value) -> Vec<String> {
     machines.iter().map(id).collect()
 }
 
+fn request(call: &Value) -> &str {
+    call["request"].as_str().unwrap_or_default()
+}
+
 /// Nothing of the cluster can be found.
 #[track_caller]
 fn assert_gone(sandbox: &Sandbox, name: &str) {
@@ -144,7 +148,7 @@ fn destroy_takes_away_what_import_made_and_the_backends() {
 }
 
 #[test]
-fn kept_backends_are_as_they_were_and_free() {
+fn kept_backends_leave_the_group_twenty_at_a_time_as_they_were_and_free() {
     let sandbox = Sandbox::start();
     // More than AWS detaches in one call.
     let spec = json!({"name": "prod", "backends": 22, "clients": 1, "classic_lb": true});
@@ -188,7 +192,16 @@ fn kept_backends_are_as_they_were_and_free() {
             .ok()
     };
     import();
+    sandbox.take_calls();
     sandbox.destroy("prod", &["--keep-instances"]).ok();
+    let calls = sandbox.take_calls();
+    let detached = calls
+        .iter()
+        .filter(|call| call["operation"] == "DetachInstances")
+        .map(|call| request(call).matches("&InstanceIds.member.").count());
+    let mut detached: Vec<usize> = detached.collect();
+    detached.sort_unstable();
+    assert_eq!(detached, [2, 20]);
     assert_as_before(&before, &sandbox.inventory(), &stack, true, 1);
 
     // They are out of reach, also of who does not want to keep them.
@@ -199,6 +212,229 @@ fn kept_backends_are_as_they_were_and_free() {
     import();
     sandbox.destroy("prod", &["--keep-instances"]).ok();
     assert_as_before(&before, &sandbox.inventory(), &stack, true, 2);
+}
+
+/// Of the name alone nothing follows: only the tag that holds it says whose a thing is.
+#[test]
+fn a_tag_value_that_equals_the_name_is_not_a_match() {
+    let sandbox = Sandbox::start();
+    let stack = sandbox.stack(&json!({"name": "prod", "backends": 5}));
+    sandbox.post("populate", &json!({"confusing": "prod"}));
+    let before = sandbox.inventory();
+    let foreign = kind(&before, "kms_keys").values();
+    let foreign = foreign.filter(|key| key["Tags"]["environment"] == "prod");
+    assert_eq!(foreign.count(), 1);
+    assert_gone(&sandbox, "prod");
+    assert_same(&before, &sandbox.inventory(), "after a destroy of nothing");
+
+    // Ours is known by its tag where it is known by nothing else.
+    sandbox.import_small("prod", &[]).ok();
+    let alias = json!({"AliasName": "alias/wekactl-prod"});
+    sandbox.aws("kms", "delete_alias", &alias);
+    let table = json!({"TableName": "wekactl-prod"});
+    sandbox.aws("dynamodb", "delete_table", &table);
+    sandbox.destroy("prod", &["--keep-instances"]).ok();
+    let mut before = before;
+    for id in ids(&stack["backends"]) {
+        // What only the table knew.
+        before[REGION]["instances"][&id]["Tags"]["Name"] = json!("prod-Backends");
+    }
+    assert_as_before(&before, &sandbox.inventory(), &stack, true, 1);
+}
+
+/// Wherever it is that something can not be removed, or not even be seen.
+#[test]
+fn a_destroy_that_leaves_something_behind_fails_and_says_what() {
+    let sandbox = Sandbox::start();
+    let stack = sandbox.stack(&json!({"name": "prod", "backends": 5}));
+    let before = sandbox.inventory();
+    sandbox.import_small("prod", &[]).ok();
+    let refuse = |service: &str, operation: &str| {
+        sandbox.fault(&[
+            json!({"service": service, "operation": operation, "count": 0, "code": "AccessDeniedException",
+                "message": "not today", "status": 403}),
+        ]);
+    };
+    // Whose a thing is can not be told: nothing of it is taken for another's, and nothing is removed.
+    sandbox.take_calls();
+    for (service, operation) in [
+        ("lambda", "GetFunction"),
+        ("iam", "ListRoleTags"),
+        ("dynamodb", "ListTagsOfResource"),
+        ("kms", "ListResourceTags"),
+        ("elbv2", "DescribeTags"),
+        ("events", "ListTagsForResource"),
+        ("stepfunctions", "ListTagsForResource"),
+    ] {
+        refuse(service, operation);
+        sandbox
+            .destroy("prod", &[])
+            .fails(1, &["error: ", "not today"]);
+        assert_eq!(mutations(&sandbox.take_calls()), [""; 0], "{operation}");
+    }
+
+    refuse("ec2", "TerminateInstances");
+    let run = sandbox.destroy("prod", &[]).fails(1, &["not today"]);
+    let left = "warning: left: 5 backends (i-";
+    assert!(run.stderr.contains(left), "{}", run.stderr);
+    assert!(!run.stderr.contains("no longer managed"), "{}", run.stderr);
+    let now = sandbox.inventory();
+    for id in ids(&stack["backends"]) {
+        assert_eq!(kind(&now, "instances")[&id]["State"]["Name"], "running");
+    }
+
+    refuse("lambda", "DeleteFunction");
+    let run = sandbox.destroy("prod", &[]).fails(1, &["not today"]);
+    assert!(run.stderr.contains("warning: left: "), "{}", run.stderr);
+    assert_eq!(kind(&sandbox.inventory(), "functions").len(), 5);
+
+    sandbox.fault(&[]);
+    sandbox.destroy("prod", &[]).ok();
+    let after = sandbox.inventory();
+    let (_, keys) = without_dying_keys(&after);
+    assert_as_before(&before, &after, &stack, false, keys.len());
+    assert_gone(&sandbox, "prod");
+}
+
+/// However short AWS's pages are: an import finds what there is, and makes nothing twice; destroy leaves nothing.
+#[test]
+fn what_is_on_a_later_page_is_found_too() {
+    let sandbox = Sandbox::start();
+    let stack = sandbox.stack(&json!({"name": "prod", "backends": 5, "classic_lb": true}));
+    sandbox.post(
+        "populate",
+        &json!({"keys": 4, "tables": 4, "apis": 4, "rules": 4, "state_machines": 4, "functions": 4, "stacks": 4,
+            "groups": 4, "confusing": "prod"}),
+    );
+    let before = sandbox.inventory();
+    sandbox.set(&json!({"largest_page": 1}));
+    // Tags come in pages, too.
+    let tags: Vec<String> = (0..30).map(|number| format!("-tk{number}=v")).collect();
+    let tags: Vec<&str> = tags.iter().map(String::as_str).collect();
+    sandbox.import_small("prod", &tags).ok();
+    sandbox.take_calls();
+    sandbox.import_small("prod", &[]).ok();
+    let calls = sandbox.take_calls();
+    assert_eq!(mutations(&calls), [""; 0], "a second import");
+    let pages = |operation: &str| {
+        let pages = calls.iter().filter(|call| call["operation"] == operation);
+        pages.count()
+    };
+    for operation in ["GetRestApis", "GetApiKeys", "GetUsagePlans"] {
+        assert!(pages(operation) > 1, "{operation} came in one page");
+    }
+    let listed = sandbox.wekactl(&["cluster", "list"]).ok().stdout;
+    let is_listed = |name: &str| {
+        listed
+            .lines()
+            .any(|line| line.split_whitespace().next() == Some(name))
+    };
+    assert!(is_listed("prod") && is_listed("prod2"), "{listed}");
+
+    // The one key, of which nothing but its tag tells.
+    let alias = json!({"AliasName": "alias/wekactl-prod"});
+    sandbox.aws("kms", "delete_alias", &alias);
+    sandbox.destroy("prod", &[]).ok();
+    assert_as_before(&before, &sandbox.inventory(), &stack, false, 1);
+}
+
+#[test]
+fn a_load_balancer_without_target_group_and_a_rule_without_target_are_no_obstacle() {
+    let sandbox = Sandbox::start();
+    let stack = sandbox.stack(&json!({"name": "prod", "backends": 5}));
+    let before = sandbox.inventory();
+    sandbox.import_small("prod", &[]).ok();
+    let group = "wekactl-prod-Backends";
+    let halve = || {
+        let now = sandbox.inventory();
+        let target_group = &kind(&now, "target_groups")["wekactl-prod-api"]["TargetGroupArn"];
+        let listeners = &kind(&now, "load_balancers")["wekactl-prod"]["Listeners"];
+        for listener in listeners.as_object().expect("listeners").keys() {
+            sandbox.aws(
+                "elbv2",
+                "delete_listener",
+                &json!({"ListenerArn": listener}),
+            );
+        }
+        let attached = json!({"AutoScalingGroupName": group, "TargetGroupARNs": [target_group]});
+        sandbox.aws(
+            "autoscaling",
+            "detach_load_balancer_target_groups",
+            &attached,
+        );
+        let target_group = json!({"TargetGroupArn": target_group});
+        sandbox.aws("elbv2", "delete_target_group", &target_group);
+        let target = json!({"Rule": group, "Ids": ["wekactl"]});
+        sandbox.aws("events", "remove_targets", &target);
+    };
+    halve();
+    sandbox.import_small("prod", &[]).ok();
+    let now = sandbox.inventory();
+    assert_eq!(kind(&now, "target_groups").len(), 1);
+    let targets = &kind(&now, "rules")[group]["Targets"];
+    assert_eq!(targets.as_array().map(Vec::len), Some(1));
+    halve();
+    sandbox.destroy("prod", &[]).ok();
+    assert_as_before(&before, &sandbox.inventory(), &stack, false, 1);
+}
+
+/// Without an import in between that ends what was begun.
+#[test]
+#[expect(clippy::print_stdout, reason = "shown only when the test fails")]
+fn destroy_straight_after_an_import_that_died_leaves_nothing_and_no_backend_protected() {
+    let sandbox = Sandbox::start();
+    let code = sandbox.small_code();
+    for (death, call, backends) in [
+        // There is a table, and nothing in it.
+        (
+            Death::KilledAfter,
+            json!({"service": "dynamodb", "operation": "CreateTable"}),
+            Backends::Kept,
+        ),
+        (
+            Death::Refused,
+            json!({"service": "dynamodb", "operation": "PutItem", "count": 0}),
+            Backends::Kept,
+        ),
+        // Every backend is protected, and none is in the group.
+        (
+            Death::Refused,
+            json!({"service": "autoscaling", "operation": "AttachInstances", "count": 0}),
+            Backends::Kept,
+        ),
+        (
+            Death::Refused,
+            json!({"service": "autoscaling", "operation": "AttachInstances", "count": 0}),
+            Backends::Terminated,
+        ),
+        // There is a rule without a target.
+        (
+            Death::Refused,
+            json!({"service": "events", "operation": "PutTargets", "count": 0}),
+            Backends::Terminated,
+        ),
+    ] {
+        println!("{death:?} at {call}");
+        sandbox.post("reset", &json!({}));
+        let stack = sandbox.stack(&json!({"name": "prod", "backends": 5, "classic_lb": true}));
+        let before = sandbox.inventory();
+        let line = ["cluster", "import", "-n", "prod", "-u", "admin"];
+        let flags = ["--no-verify", "--lambda-binary", &code];
+        die(&sandbox, &[&line[..], &flags].concat(), &call, death);
+        if call["operation"] == "AttachInstances" {
+            let now = sandbox.inventory();
+            for id in ids(&stack["backends"]) {
+                let is_protected = &kind(&now, "instances")[&id]["DisableApiTermination"];
+                assert_eq!(*is_protected, true, "{id}");
+            }
+        }
+        sandbox.destroy("prod", backends.flags()).ok();
+        let after = sandbox.inventory();
+        let (_, keys) = without_dying_keys(&after);
+        let keep = backends == Backends::Kept;
+        assert_as_before(&before, &after, &stack, keep, keys.len());
+        assert_gone(&sandbox, "prod");
+    }
 }
 
 #[test]

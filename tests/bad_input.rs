@@ -259,8 +259,11 @@ fn wrong_usage_makes_no_call() {
         let output = command.output().expect("the executable runs");
         misused(&sandbox, Run::of(&output), &[words]);
     }
+}
 
-    // A region that nothing names.
+#[test]
+fn without_a_region_or_in_one_that_is_none_no_call_is_made() {
+    let sandbox = Sandbox::start();
     let nowhere =
         "error: no AWS region: give --region, set AWS_REGION, or set a region in the profile\n";
     for line in [
@@ -441,6 +444,43 @@ fn a_stack_that_makes_no_cluster() {
         "error: no cluster named four in {REGION}: nothing that wekactl made has this name"
     );
     refused(&sandbox, &sandbox.destroy("four", &[]), 1, &said);
+}
+
+/// Instances are only ever described by their ids, their group or their cluster's tag.
+#[test]
+fn a_stack_without_instances_gets_nobody_elses() {
+    let sandbox = Sandbox::start();
+    sandbox.stack(&json!({"name": "theirs", "backends": 6}));
+    sandbox.stack(&json!({"name": "empty", "backends": 0}));
+    let said = "error: stack empty has no EC2 instances: it is no Weka cluster, or its instances are in a nested stack";
+    let of_all = || {
+        let calls = sandbox.calls();
+        let described = calls
+            .iter()
+            .filter(|call| call["operation"] == "DescribeInstances");
+        let is_of_all = |call: &&Value| {
+            let request = text(&call["request"]);
+            !request.contains("&Filter.1.Value.1=") && !request.contains("&InstanceId.1=")
+        };
+        (
+            described.clone().count(),
+            described.filter(is_of_all).count(),
+        )
+    };
+    sandbox.take_calls();
+    let run = sandbox.import_small("empty", &[]);
+    let (_, unfiltered) = of_all();
+    assert_eq!(unfiltered, 0);
+    refused(&sandbox, &run, 1, said);
+
+    sandbox.import_small("theirs", &[]).ok();
+    sandbox.import_small("theirs", &[]).ok();
+    sandbox.destroy("theirs", &[]).ok();
+    let (described, unfiltered) = of_all();
+    assert!(
+        described > 0 && unfiltered == 0,
+        "{unfiltered} of {described}"
+    );
 }
 
 #[test]

@@ -16,6 +16,7 @@ mod large;
 mod lists;
 mod local_aws;
 mod names;
+mod order;
 mod output;
 mod permissions;
 mod release;

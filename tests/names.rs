@@ -2,13 +2,14 @@
 
 use serde_json::{Value, json};
 
+use crate::again::assert_no_mutations;
 use crate::as_before::assert_as_before;
 use crate::complete::make_zone;
-use crate::support::account::kind;
-use crate::support::{Sandbox, mutations};
+use crate::support::account::{assert_same, kind, without_dying_keys};
+use crate::support::{REGION, Sandbox, mutations};
 
 #[test]
-fn of_one_of_45_and_of_128_characters() {
+fn a_name_of_1_45_or_128_characters_is_imported_twice_without_a_change_and_destroyed() {
     let sandbox = Sandbox::start();
     // Its end is where names of AWS may not end; its neighbour differs in this one letter alone.
     let longest = format!("a{}", "-23456789".repeat(15))[..128].to_owned();
@@ -88,4 +89,54 @@ fn check_names(before: &Value, managed: &Value, name: &str) {
             "transient"
         ]
     );
+}
+
+/// IAM is global, and the path of the roles is the same.
+#[test]
+fn a_cluster_of_the_same_name_in_another_region_keeps_its_roles() {
+    const OTHER: &str = "us-east-1";
+    let sandbox = Sandbox::start();
+    let stack = sandbox.stack(&json!({"name": "prod", "backends": 5}));
+    sandbox.stack(&json!({"name": "prod", "backends": 5, "region": OTHER, "network": "127.31"}));
+    let before = sandbox.inventory();
+    let other = ["--region", OTHER];
+    sandbox.import_small("prod", &[]).ok();
+    sandbox.import_small("prod", &other).ok();
+    sandbox.take_calls();
+    sandbox.import_small("prod", &[]).ok();
+    sandbox.import_small("prod", &other).ok();
+    assert_no_mutations(&sandbox, "a second import in both regions");
+
+    let roles = |inventory: &Value, region: &str| -> Value {
+        let roles = inventory["global"]["roles"].as_object().expect("roles");
+        let of_it = roles
+            .iter()
+            .filter(|(_, role)| role["Tags"]["wekactl.io/region"] == region);
+        let of_it = of_it.map(|(name, role)| (name.clone(), role.clone()));
+        of_it.collect::<serde_json::Map<_, _>>().into()
+    };
+    let both = sandbox.inventory();
+    for region in [REGION, OTHER] {
+        let roles = roles(&both, region);
+        assert_eq!(roles.as_object().map(serde_json::Map::len), Some(7));
+        let functions = both[region]["functions"].as_object().expect("functions");
+        assert_eq!(functions.len(), 5);
+        for function in functions.values() {
+            let arn = function["Role"].as_str().expect("an ARN");
+            let (_, name) = arn.rsplit_once('/').expect("a path");
+            assert!(roles[name].is_object(), "{arn} is not of {region}");
+        }
+    }
+
+    // The one goes, and the other has all that it had.
+    sandbox.destroy("prod", &[]).ok();
+    let after = sandbox.inventory();
+    assert_same(&both[OTHER], &after[OTHER], "the other region");
+    let kept = roles(&after, OTHER);
+    assert_same(&roles(&both, OTHER), &kept, "the roles of the other region");
+    sandbox.destroy("prod", &other).ok();
+    let mut after = sandbox.inventory();
+    let (_, keys) = without_dying_keys(&after);
+    after[OTHER] = before[OTHER].clone();
+    assert_as_before(&before, &after, &stack, false, keys.len());
 }

@@ -9,7 +9,7 @@ use crate::again::{
     Drift, Names, assert_no_mutations, assert_template_repaired, drifts, edit_template, is_tagging,
 };
 use crate::complete::make_zone;
-use crate::support::account::{decoded, kind, unlike};
+use crate::support::account::{assert_same, decoded, kind, unlike};
 use crate::support::cluster::{CLUSTER, Cluster};
 use crate::support::{Run, Sandbox, mutations};
 
@@ -99,13 +99,130 @@ fn what_has_drifted_is_shown_and_repaired_and_nothing_else() {
 }
 
 #[test]
-fn an_api_made_again_is_followed_by_the_launch_template() {
+fn a_dry_run_changes_nothing_whatever_there_is_to_do() {
+    let sandbox = Sandbox::start();
+    sandbox.stack(&json!({"name": "prod", "backends": 5}));
+    sandbox.import_small("prod", &[]).ok();
+    let good = sandbox.inventory();
+    let target_group = &kind(&good, "target_groups")["wekactl-prod-api"]["TargetGroupArn"];
+    let attached =
+        json!({"AutoScalingGroupName": "wekactl-prod-Backends", "TargetGroupARNs": [target_group]});
+    sandbox.aws(
+        "autoscaling",
+        "detach_load_balancer_target_groups",
+        &attached,
+    );
+    let table = &kind(&good, "tables")["wekactl-prod"]["TableArn"];
+    let stack_id = json!({"ResourceArn": table, "TagKeys": ["wekactl.io/stack_id"]});
+    sandbox.aws("dynamodb", "untag_resource", &stack_id);
+    sandbox.aws(
+        "dynamodb",
+        "update_item",
+        &json!({
+            "TableName": "wekactl-prod", "Key": {"Key": {"S": "cluster-settings"}},
+            "UpdateExpression": "REMOVE VpcId",
+        }),
+    );
+    // There is no key for it any more.
+    let alias = json!({"AliasName": "alias/wekactl-prod"});
+    sandbox.aws("kms", "delete_alias", &alias);
+    let key = kind(&good, "kms_keys").keys().next().expect("a key");
+    let key = json!({"KeyId": key, "PendingWindowInDays": 7});
+    sandbox.aws("kms", "schedule_key_deletion", &key);
+    let drifted = sandbox.inventory();
+    sandbox.take_calls();
+    let plan = ["--dry-run", "--exit-code"];
+    let run = sandbox.update_small("prod", &plan).fails(3, &[]);
+    assert_no_mutations(&sandbox, "a dry run");
+    assert_same(&drifted, &sandbox.inventory(), "after a dry run");
+    for to_do in ["stack_id", "KMS key", "VpcId", "targetGroups"] {
+        assert!(run.stdout.contains(to_do), "{to_do}: {}", run.stdout);
+    }
+}
+
+#[test]
+fn what_update_makes_is_as_import_made_it() {
+    const GROUP: &str = "wekactl-prod-Backends";
+    let sandbox = Sandbox::start();
+    sandbox.stack(&json!({
+        "name": "prod", "backends": 5, "placement_group": true, "http_tokens": "required",
+    }));
+    let zone = make_zone(&sandbox);
+    let flags = ["-t", "team=storage", "-l", "weka.example.com", "-z", &zone];
+    sandbox.import_small("prod", &flags).ok();
+    let good = sandbox.inventory();
+
+    for word in ["join", "fetch", "scale"] {
+        let name = json!({"FunctionName": format!("wekactl-prod-{word}-Backends")});
+        sandbox.aws("lambda", "delete_function", &name);
+    }
+    let balancer = &kind(&good, "load_balancers")["wekactl-prod"];
+    let listeners = balancer["Listeners"].as_object().expect("listeners");
+    let listener = json!({"ListenerArn": listeners.keys().next()});
+    sandbox.aws("elbv2", "delete_listener", &listener);
+    let target_group = &kind(&good, "target_groups")["wekactl-prod-api"]["TargetGroupArn"];
+    let attached = json!({"AutoScalingGroupName": GROUP, "TargetGroupARNs": [target_group]});
+    sandbox.aws(
+        "autoscaling",
+        "detach_load_balancer_target_groups",
+        &attached,
+    );
+    let target_group = json!({"TargetGroupArn": target_group});
+    sandbox.aws("elbv2", "delete_target_group", &target_group);
+    let untagged = json!({"ResourceArns": [balancer["LoadBalancerArn"]], "TagKeys": ["team"]});
+    sandbox.aws("elbv2", "remove_tags", &untagged);
+    sandbox.aws(
+        "ec2",
+        "create_launch_template_version",
+        &json!({"LaunchTemplateName": GROUP, "LaunchTemplateData": {"InstanceType": "t3.micro"}}),
+    );
+    let by_hand = json!({"LaunchTemplateName": GROUP, "Version": "2"});
+    sandbox.aws(
+        "autoscaling",
+        "update_auto_scaling_group",
+        &json!({"AutoScalingGroupName": GROUP, "LaunchTemplate": by_hand}),
+    );
+    sandbox.update_small("prod", &[]).ok();
+
+    let now = sandbox.inventory();
+    let functions = kind(&now, "functions");
+    assert_eq!(functions.len(), 5);
+    for (name, function) in functions {
+        let variables = &function["Environment"]["Variables"];
+        assert_eq!(variables["TABLE_NAME"], "wekactl-prod", "{name}");
+    }
+    let balancer = &kind(&now, "load_balancers")["wekactl-prod"];
+    let listeners = balancer["Listeners"].as_object().expect("listeners");
+    let target_group = &kind(&now, "target_groups")["wekactl-prod-api"];
+    for thing in listeners.values().chain([balancer, target_group]) {
+        assert_eq!(thing["Tags"]["team"], "storage", "{thing}");
+    }
+    let used = |inventory: &Value| {
+        let group = &kind(inventory, "auto_scaling_groups")[GROUP];
+        let used = group["LaunchTemplate"]["Version"].as_str().expect("text");
+        kind(inventory, "launch_templates")[GROUP]["Versions"][used]["LaunchTemplateData"].clone()
+    };
+    assert_eq!(used(&good)["MetadataOptions"]["HttpTokens"], "required");
+    assert!(used(&good)["Placement"]["GroupName"].is_string());
+    assert_same(&used(&good), &used(&now), "the launch template");
+    // All the rest, but for the numbers of versions.
+    let mut unlike = unlike(&good, &now);
+    unlike.retain(|line| {
+        !line.contains(" / launch_templates / ") && !line.contains(" / LaunchTemplate / Version")
+    });
+    assert_eq!(unlike, [""; 0]);
+}
+
+#[test]
+fn an_api_made_again_is_followed_by_the_launch_template_with_url_and_key() {
     let sandbox = Sandbox::start();
     sandbox.stack(&json!({"name": "prod", "backends": 5}));
     sandbox.import_small("prod", &[]).ok();
     let good = sandbox.inventory();
     let api = kind(&good, "rest_apis").keys().next().expect("an API");
     sandbox.aws("apigateway", "delete_rest_api", &json!({"restApiId": api}));
+    let key = kind(&good, "api_keys").keys().next().expect("a key");
+    sandbox.aws("apigateway", "delete_api_key", &json!({"apiKey": key}));
     let planned = sandbox
         .update_small("prod", &["--dry-run", "--exit-code"])
         .fails(3, &[]);
@@ -127,6 +244,10 @@ fn an_api_made_again_is_followed_by_the_launch_template() {
         data.contains(&format!("https://{made}.execute-api")),
         "{data}"
     );
+    let new = kind(&now, "api_keys").values().next().expect("a key");
+    assert_ne!(new["id"], *key);
+    let new = new["value"].as_str().expect("text");
+    assert!(data.contains(&format!("API_KEY='{new}'")), "{data}");
     sandbox
         .update_small("prod", &["--dry-run", "--exit-code"])
         .ok();

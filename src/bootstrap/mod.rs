@@ -172,6 +172,31 @@ esac
     }
 
     #[test]
+    fn each_interface_has_every_security_group_and_goes_with_its_machine() {
+        let machine = machine("200 script\n");
+        let groups = ["sg-1", "sg-2", "sg-3"].map(ToOwned::to_owned).to_vec();
+        let output = machine.boot(&UserData {
+            security_groups: groups,
+            ..example()
+        });
+        assert!(output.status.success(), "{}", machine.read("log"));
+        let made = machine.calls("aws ec2 create-network-interface");
+        assert_eq!(made.len(), 3);
+        for call in made {
+            assert!(call.contains(" --groups sg-1 sg-2 sg-3 --"), "{call}");
+        }
+        let changed = machine.calls("aws ec2 modify-network-interface-attribute");
+        for (number, call) in (1..=3).zip(&changed) {
+            let attachment = format!(
+                "--network-interface-id eni-{number} \
+                 --attachment AttachmentId=eni-attach-{number},DeleteOnTermination=true"
+            );
+            assert!(call.ends_with(&attachment), "{call}");
+        }
+        assert_eq!(changed.len(), 3);
+    }
+
+    #[test]
     fn a_key_of_two_lines_gives_curl_no_option() {
         let machine = machine("200 script\n");
         let output = machine.boot(&UserData {

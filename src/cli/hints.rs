@@ -597,8 +597,11 @@ mod tests {
     }
 
     #[test]
-    fn exit_codes() {
+    fn every_failure_ends_with_a_code_that_is_not_0() {
         let code = |error: anyhow::Error| explain(&error, &surroundings()).1;
+        for code in [exit::FAILED, exit::USAGE, exit::INTERRUPTED] {
+            assert_ne!(code, 0);
+        }
         assert_eq!(code(anyhow::anyhow!("x")), exit::FAILED);
         assert_eq!(code(UsageError("x".into()).into()), exit::USAGE);
         assert_eq!(code(NoRegion.into()), exit::USAGE);

@@ -1067,9 +1067,8 @@ mod tests {
         );
     }
 
-    #[test]
-    fn a_cluster_of_the_go_tool_keeps_the_go_tools_cores() {
-        let request = ImportRequest {
+    fn request() -> ImportRequest {
+        ImportRequest {
             cluster: prod(),
             instance_ids: None,
             user_tags: crate::resource::Tags::new(),
@@ -1081,7 +1080,27 @@ mod tests {
             lambda_binary: None,
             only_managed: false,
             verify: true,
+        }
+    }
+
+    #[test]
+    fn an_unknown_type_has_no_cores_until_the_flag_says_how_many() {
+        let error = cores(&request(), None, "m5.xlarge").unwrap_err();
+        assert!(error.to_string().contains("m5.xlarge"), "{error}");
+        assert!(error.to_string().contains("--cores compute=N"), "{error}");
+        let given: Option<Cores> = "compute=2,drive=1,frontend=1,memory=2000000000"
+            .parse()
+            .ok();
+        let request = ImportRequest {
+            cores: given,
+            ..request()
         };
+        assert_eq!(cores(&request, None, "m5.xlarge").ok(), given);
+    }
+
+    #[test]
+    fn a_cluster_of_the_go_tool_keeps_the_go_tools_cores() {
+        let request = request();
         let go = settings(&json!({}));
         let of = |request: &ImportRequest, settings, kind| cores(request, settings, kind).unwrap();
         let memory = of(&request, Some(&go), "i3en.2xlarge").memory;

@@ -743,7 +743,8 @@ fn observed(data: &ResponseLaunchTemplateData) -> Data {
 mod tests {
     use aws_sdk_ec2::types::{
         InstanceMetadataTagsState, LaunchTemplateBlockDeviceMapping, LaunchTemplateEbsBlockDevice,
-        LaunchTemplateIamInstanceProfileSpecification, LaunchTemplateInstanceMarketOptions,
+        LaunchTemplateHttpTokensState, LaunchTemplateIamInstanceProfileSpecification,
+        LaunchTemplateInstanceMarketOptions, LaunchTemplateInstanceMetadataEndpointState,
         LaunchTemplateInstanceMetadataOptions, LaunchTemplateInstanceNetworkInterfaceSpecification,
         LaunchTemplatePlacement, LaunchTemplateTagSpecification,
     };
@@ -947,6 +948,26 @@ mod tests {
         let root = sent.block_device_mappings()[1].ebs().unwrap();
         assert_eq!(root.volume_size(), Some(MIN_ROOT_SIZE));
         assert_eq!(root.encrypted(), None);
+    }
+
+    #[test]
+    fn every_version_has_the_metadata_options_and_the_placement_group() {
+        let sent = request(&wanted().data(), &"script".into());
+        let placement = sent.placement().unwrap();
+        assert_eq!(placement.group_name(), Some("prod-pg"));
+        let metadata = sent.metadata_options().unwrap();
+        assert_eq!(
+            (
+                metadata.http_tokens(),
+                metadata.http_endpoint(),
+                metadata.http_put_response_hop_limit(),
+            ),
+            (
+                Some(&LaunchTemplateHttpTokensState::Required),
+                Some(&LaunchTemplateInstanceMetadataEndpointState::Enabled),
+                Some(2)
+            )
+        );
     }
 
     #[test]

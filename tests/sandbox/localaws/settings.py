@@ -46,6 +46,10 @@ class Settings:
     """Refuse requests that contradict the API's model or its limits."""
     enforce_roles: bool = True
     """Functions and state machines may do only what their role allows."""
+    largest_page: int = 10_000
+    """No list that comes in pages has more items in one, whatever was asked
+    for: AWS, too, may give less. The test's own calls see such pages as well.
+    """
     eni_linger_seconds: float = 0
     """How long a VPC function's network interfaces outlive it."""
     boot_machines: bool = False

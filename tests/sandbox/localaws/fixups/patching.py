@@ -12,6 +12,8 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+from ..settings import settings
+
 Fixup = Callable[[], None]
 
 FIXUPS: dict[str, Fixup] = {}
@@ -52,5 +54,5 @@ def page(
     good enough for an account that does not change between two pages.
     """
     start = int(token) if token else 0
-    end = start + size
+    end = start + min(size, settings.largest_page)
     return items[start:end], str(end) if end < len(items) else None
