@@ -8,6 +8,7 @@ mod bad_input;
 mod complete;
 mod convergence;
 mod credentials;
+mod documents;
 mod faults;
 mod functions;
 mod histories;
