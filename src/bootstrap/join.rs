@@ -106,7 +106,7 @@ case $call in
   'cluster drive scan '*)
     remote
     while read -r disk; do
-      [[ -e $STATE/lost && $disk == "$(cat "$STATE/lost")" ]] || echo "00000000-0000-4000-8000-0000000000${disk//[^0-9]/} $4" >>"$STATE/drives"
+      [[ -e $STATE/lost && $disk == "$(cat "$STATE/lost")" ]] || printf '00000000-0000-4000-8000-%012d %s\n' "$((10#${disk//[^0-9]/}))" "$4" >>"$STATE/drives"
     done < <(cat "$STATE/signed" 2>/dev/null)
     : >"$STATE/signed"
     [[ ! -e $STATE/noisy ]] || exit 1 ;;

@@ -29,7 +29,7 @@ pub(super) struct Rival {
 /// Whether another import was noticed, whatever else went wrong: that may have come of it.
 pub(super) fn is_noticed(error: &anyhow::Error) -> bool {
     match error.downcast_ref::<Failures>() {
-        Some(Failures(errors)) => errors.iter().any(|error| error.is::<Rival>()),
+        Some(Failures(errors)) => errors.iter().any(anyhow::Error::is::<Rival>),
         None => error.is::<Rival>(),
     }
 }
