@@ -88,7 +88,7 @@ fn a_cluster_of_the_earlier_tool_is_made_here_as_it_was() {
 const CHANGES: [&str; 12] = [
     "1 create layer-version: ",
     "5 create log-group: ",
-    "1 update auto-scaling-group: deletionProtection suspendedProcesses tags",
+    "1 update auto-scaling-group: deletionProtection launchTemplate suspendedProcesses tags",
     "1 update event-rule: targets",
     "6 update function: architectures codeSha256 environment layers policy runtime timeout",
     "1 update kms-key: description keyRotationEnabled",
