@@ -376,7 +376,7 @@ fn a_stack_that_makes_no_cluster() {
         (
             "four",
             1,
-            "error: cluster four has 4 backends (terminated ones do not count), and a managed one needs at least 5"
+            "error: cluster four has too few backends: a managed one needs at least 5, and without terminated ones there are 4"
                 .to_owned(),
         ),
         (
@@ -774,7 +774,7 @@ fn what_a_managed_cluster_does_not_allow() {
         1,
         &said,
     );
-    let said = "error: cluster second has 4 backends (terminated ones do not count), and a managed one needs at least 5";
+    let said = "error: cluster second has too few backends: a managed one needs at least 5, and without terminated ones there are 4";
     refused(
         &sandbox,
         &sandbox.import_small("second", &["-i", &other[..4].join(",")]),

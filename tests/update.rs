@@ -539,8 +539,18 @@ fn a_half_made_cluster_is_repaired_and_not_set_going() {
         .fails(1, &["not today"]);
     sandbox.fault(&[]);
     sandbox.take_calls();
-    sandbox
-        .update_small("prod", &[])
-        .fails(1, &["a destroy of cluster prod has begun"]);
-    assert_no_mutations(&sandbox, "an update of a cluster that is being destroyed");
+    sandbox.update_small("prod", &[]).fails(
+        1,
+        &[
+            "a destroy of cluster prod with --keep-instances has begun",
+            "destroy --name prod --keep-instances, which sets the backends free",
+        ],
+    );
+    // Nor does whoever forgets the flag terminate what was to be kept.
+    for flags in [&["--yes"][..], &["--dry-run"]] {
+        let run = sandbox.destroy("prod", flags);
+        run.fails(1, &["would terminate the backends", "--keep-instances"]);
+    }
+    assert_no_mutations(&sandbox, "what meets a destroy that has begun");
+    sandbox.destroy("prod", &["--keep-instances"]).ok();
 }

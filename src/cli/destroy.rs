@@ -169,7 +169,7 @@ impl Destroy {
     fn warning(&self, place: &str, backends: usize) -> String {
         let name = &self.name.name;
         let fate = match (backends, self.keep_instances) {
-            (0, _) => "It has no backends.".to_owned(),
+            (0, _) => "It has no backends any more.".to_owned(),
             (1, true) => "Its 1 backend goes on running.".to_owned(),
             (_, true) => format!("Its {backends} backends go on running."),
             (_, false) => {
@@ -187,7 +187,7 @@ impl Destroy {
         let name = &self.name.name;
         let backends = count(destroyed.backends);
         let fate = match (destroyed.backends, self.keep_instances) {
-            (0, _) => "there were no backends".to_owned(),
+            (0, _) => "there were no backends left".to_owned(),
             (_, true) => format!("{backends} set free"),
             (_, false) => format!("{backends} terminated"),
         };
@@ -247,7 +247,12 @@ mod tests {
                 "WITH ITS DATA: 6 backends.",
                 "no longer managed: 6 backends terminated",
             ),
-            (&ends, 0, "It has no backends.", "there were no backends"),
+            (
+                &ends,
+                0,
+                "It has no backends any more.",
+                "there were no backends left",
+            ),
             (
                 &keeps,
                 6,

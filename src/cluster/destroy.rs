@@ -4,13 +4,15 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use futures::future::join_all;
 
 use super::before::{self, Before};
 use super::go_roles;
 use super::inventory::Inventory;
-use super::names::{BEFORE_TAG, Cluster, DESTROYING_TAG, FunctionKind, RolePurpose, TAG_PREFIX};
+use super::names::{
+    BEFORE_TAG, Cluster, DESTROYING_KEEPING, DESTROYING_TAG, FunctionKind, RolePurpose, TAG_PREFIX,
+};
 use super::settings::{self, Settings, Stored};
 use super::spec::Dns;
 use super::stack;
@@ -129,6 +131,7 @@ pub async fn look(aws: &Aws, request: &DestroyRequest) -> Result<Option<Found>> 
             },
             before::instances_with_tag(aws, cluster),
         )?;
+        check_not_left(request, &groups)?;
         let tagged = tagged.into_iter().chain(begun).collect();
         let machines = machines(aws, cluster, &groups, tagged).await?;
         let machines = with_interfaces(aws, cluster, machines).await?;
@@ -185,6 +188,23 @@ pub async fn look(aws: &Aws, request: &DestroyRequest) -> Result<Option<Found>> 
         classic,
         dns,
     }))
+}
+
+/// That no destroy has begun that keeps the instances, where this one does not: whoever ends it forgets the flag easily.
+fn check_not_left(request: &DestroyRequest, groups: &[auto_scaling_group::Observed]) -> Result<()> {
+    let is_being_left = groups
+        .iter()
+        .any(auto_scaling_group::Observed::is_being_left);
+    if is_being_left && !request.keep_instances {
+        bail!(
+            "a destroy of cluster {name} with --keep-instances has begun and did not end, and this one would terminate \
+             the backends that it has not set free yet. End it with wekactl cluster destroy --name {name} \
+             --keep-instances; or, if they shall be terminated, undo it first with wekactl cluster import --name {name} \
+             --username USER",
+            name = request.cluster.name
+        );
+    }
+    Ok(())
 }
 
 /// Those of the instances that stay which the Go tool has protected: noted when its cluster was taken over, or, where it
@@ -508,7 +528,8 @@ pub async fn take_down(
 
         // Then the instances: what happens to the data is decided here.
         let empty = steps.after(&quiet, async move |()| {
-            let frozen = groups.iter().map(|group| freeze(aws, group));
+            let keeps = request.keep_instances;
+            let frozen = groups.iter().map(|group| freeze(aws, group, keeps));
             let frozen = async { join_all(frozen).await.settle().map(drop) };
             if request.keep_instances {
                 frozen.await?;
@@ -745,22 +766,22 @@ async fn quiesce(aws: &Aws, machine_arn: &str) -> Result<()> {
     }
 }
 
-/// Makes the group launch and require nothing.
-async fn freeze(aws: &Aws, group: &auto_scaling_group::Observed) -> Result<()> {
+/// Makes the group launch and require nothing, and marks what is being done.
+async fn freeze(aws: &Aws, group: &auto_scaling_group::Observed, keeps: bool) -> Result<()> {
+    let mark = if keeps { DESTROYING_KEEPING } else { "true" };
     let before: Vec<&str> = group.suspended.iter().map(String::as_str).collect();
     let mut suspended = before.clone();
     if !suspended.contains(&auto_scaling_group::LAUNCH) {
         suspended.push(auto_scaling_group::LAUNCH);
         suspended.sort_unstable();
     }
-    let marked = |value: bool| value.then_some("true");
     let changes = Diff::new()
         .field("suspendedProcesses", &before, &suspended)
         .field("minSize", &group.min_size, &0)
         .field(
             &format!("tags.{DESTROYING_TAG}"),
-            &marked(group.is_half_destroyed()),
-            &marked(true),
+            &group.tags.get(DESTROYING_TAG).map(String::as_str),
+            &Some(mark),
         )
         .done();
     let row = Row {
@@ -774,7 +795,7 @@ async fn freeze(aws: &Aws, group: &auto_scaling_group::Observed) -> Result<()> {
         let suspended = async { auto_scaling_group::suspend_launch(aws, &group.name).await };
         let released = async { auto_scaling_group::release(aws, group).await };
         // Tells an import after a destroy that was interrupted that the suspension is not an operator's.
-        let marked = async { auto_scaling_group::mark_as_destroying(aws, &group.name).await };
+        let marked = async { auto_scaling_group::mark_as_destroying(aws, &group.name, mark).await };
         tokio::join!(suspended, released, marked).settle()?;
         Ok(())
     };

@@ -194,9 +194,20 @@ async fn facts(aws: &Aws, request: &ImportRequest) -> Result<Facts> {
         .iter()
         .any(auto_scaling_group::Observed::is_half_destroyed);
     if half_destroyed && request.only_managed {
+        let (with, keep, then) = match groups
+            .iter()
+            .any(auto_scaling_group::Observed::is_being_left)
+        {
+            true => (
+                " with --keep-instances",
+                " --keep-instances",
+                "sets the backends free",
+            ),
+            false => ("", "", "terminates the backends"),
+        };
         bail!(
-            "a destroy of cluster {name} has begun and did not end: end it with wekactl cluster destroy --name {name}, \
-             or undo it with wekactl cluster import --name {name} --username USER",
+            "a destroy of cluster {name}{with} has begun and did not end: end it with wekactl cluster destroy --name \
+             {name}{keep}, which {then}, or undo it with wekactl cluster import --name {name} --username USER",
             name = cluster.name
         );
     }
@@ -233,6 +244,13 @@ async fn facts(aws: &Aws, request: &ImportRequest) -> Result<Facts> {
         check_alike(cluster, &live)?;
     }
     let Some(first) = live.first() else {
+        if half_destroyed {
+            bail!(
+                "a destroy of cluster {name} has begun, and it has no backends left: end it with wekactl cluster destroy \
+                 --name {name}",
+                name = cluster.name
+            );
+        }
         bail!(
             "cluster {name} has no live backends in its Auto Scaling group {group_name}: run wekactl cluster import \
              --name {name} --username USER where an import did not come to its end",
@@ -622,8 +640,8 @@ fn check_alike(cluster: &Cluster, live: &[Instance]) -> Result<()> {
     }
     if live.len() < FEWEST_BACKENDS {
         bail!(
-            "cluster {} has {} backends (terminated ones do not count), and a managed one needs at least \
-             {FEWEST_BACKENDS}",
+            "cluster {} has too few backends: a managed one needs at least {FEWEST_BACKENDS}, and without terminated \
+             ones there are {}",
             cluster.name,
             live.len()
         );

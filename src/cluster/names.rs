@@ -34,6 +34,8 @@ pub const DNS_ALIAS_TAG: &str = "wekactl.io/dns_alias";
 pub const DNS_ZONE_TAG: &str = "wekactl.io/dns_zone_id";
 /// On the group: destroy has begun with it.
 pub const DESTROYING_TAG: &str = "wekactl.io/destroying";
+/// Its value where destroy keeps the instances: a later one that would terminate those that are left is refused.
+pub const DESTROYING_KEEPING: &str = "keep-instances";
 /// What every tag of ours begins with.
 pub const TAG_PREFIX: &str = "wekactl.io/";
 

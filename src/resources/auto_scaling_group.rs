@@ -9,7 +9,7 @@ use aws_sdk_autoscaling::types::{DeletionProtection, LaunchTemplateSpecification
 
 use crate::aws::retry::retry_while;
 use crate::aws::{Answer, Aws, AwsError, Probe, in_batches, wait_until};
-use crate::cluster::names::{Cluster, DESTROYING_TAG, VERSION_TAG};
+use crate::cluster::names::{Cluster, DESTROYING_KEEPING, DESTROYING_TAG, VERSION_TAG};
 use crate::resource::{Diff, Known, Resource, Tags, gather, touches};
 use crate::run::{Change, Kind, some_of};
 
@@ -158,6 +158,11 @@ impl Observed {
     /// Whether a destroy has begun with it.
     pub fn is_half_destroyed(&self) -> bool {
         self.tags.contains_key(DESTROYING_TAG)
+    }
+
+    /// Whether that destroy keeps the instances.
+    pub fn is_being_left(&self) -> bool {
+        (self.tags.get(DESTROYING_TAG)).is_some_and(|value| value == DESTROYING_KEEPING)
     }
 }
 
@@ -483,12 +488,12 @@ pub async fn suspend_launch(aws: &Aws, name: &str) -> Result<()> {
 ///
 /// # Errors
 /// AWS's failures.
-pub async fn mark_as_destroying(aws: &Aws, name: &str) -> Result<()> {
+pub async fn mark_as_destroying(aws: &Aws, name: &str, mark: &str) -> Result<()> {
     let tag = Tag::builder()
         .resource_type("auto-scaling-group")
         .resource_id(name)
         .key(DESTROYING_TAG)
-        .value("true")
+        .value(mark)
         .propagate_at_launch(false)
         .build();
     gone_is_fine(

@@ -16,8 +16,8 @@ from . import ACCOUNT
 # Read by moto when it is imported. Managed policies: the functions' roles
 # refer to AWS's own. The account: without it, moto asks the IAM of every
 # partition for each call's key, and fills each with those 1500 policies for
-# that. The images: stacks are made of two, and moto would make a snapshot and
-# a volume for each of 300 in every region after every reset.
+# that. The images: stacks are made of one or two, and moto would make a snapshot
+# and a volume for each of 300 in every region after every reset.
 os.environ.setdefault("MOTO_IAM_LOAD_MANAGED_POLICIES", "true")
 os.environ["MOTO_ACCOUNT_ID"] = ACCOUNT
 os.environ["MOTO_AMIS_PATH"] = str(Path(__file__).parent / "images.json")
