@@ -160,8 +160,8 @@ async fn facts(aws: &Aws, request: &ImportRequest) -> Result<Facts> {
     match settings {
         Some(settings) => request.check_against(settings)?,
         None if request.only_managed => bail!(
-            "no managed cluster named {name} in {}: table wekactl-{name} has no settings. Where an import did not come \
-             to its end, run it again: wekactl cluster import --name {name} --username USER",
+            "no managed cluster named {name} in {}: there is no table wekactl-{name} with its settings. Where an import \
+             did not come to its end, run it again: wekactl cluster import --name {name} --username USER",
             aws.region(),
             name = cluster.name
         ),
