@@ -425,8 +425,11 @@ impl std::fmt::Display for Failures {
 
 impl std::error::Error for Failures {}
 
-/// One error from several: itself where there is one, else [`Failures`], flat.
-pub fn gather(errors: Vec<anyhow::Error>) -> Option<anyhow::Error> {
+/// One result from what has failed.
+///
+/// # Errors
+/// The failure where there is one, else [`Failures`], flat.
+pub fn gather(errors: Vec<anyhow::Error>) -> Result<()> {
     let mut flat = Vec::new();
     for error in errors {
         match error.downcast::<Failures>() {
@@ -435,9 +438,8 @@ pub fn gather(errors: Vec<anyhow::Error>) -> Option<anyhow::Error> {
         }
     }
     match flat.len() {
-        0 => None,
-        1 => flat.pop(),
-        _ => Some(Failures(flat).into()),
+        0 | 1 => flat.pop().map_or(Ok(()), Err),
+        _ => Err(Failures(flat).into()),
     }
 }
 
@@ -460,7 +462,7 @@ impl<T> Settle for Vec<Result<T>> {
                 Err(error) => errors.push(error),
             }
         }
-        gather(errors).map_or(Ok(values), Err)
+        gather(errors).map(|()| values)
     }
 }
 
@@ -474,7 +476,8 @@ macro_rules! settle_tuple {
                     ($(Ok($v),)+) => Ok(($($v,)+)),
                     ($($v,)+) => {
                         let errors = [$($v.err()),+].into_iter().flatten().collect();
-                        Err(gather(errors).unwrap_or_else(|| anyhow::anyhow!("nothing failed")))
+                        gather(errors)?;
+                        Err(anyhow::anyhow!("nothing failed"))
                     }
                 }
             }

@@ -10,6 +10,25 @@ use crate::complete::{Wanted, assert_complete, base64, make_zone};
 use crate::support::account::{assert_same, kind, one, unlike};
 use crate::support::{Sandbox, mutations};
 
+/// Takes away the target group of the cluster prod, with all that would keep it.
+pub(crate) fn remove_target_group(sandbox: &Sandbox, inventory: &Value) {
+    let listeners = &kind(inventory, "load_balancers")["wekactl-prod"]["Listeners"];
+    for listener in listeners.as_object().expect("listeners").keys() {
+        let listener = json!({"ListenerArn": listener});
+        sandbox.aws("elbv2", "delete_listener", &listener);
+    }
+    let arn = &kind(inventory, "target_groups")["wekactl-prod-api"]["TargetGroupArn"];
+    let attached =
+        json!({"AutoScalingGroupName": "wekactl-prod-Backends", "TargetGroupARNs": [arn]});
+    sandbox.aws(
+        "autoscaling",
+        "detach_load_balancer_target_groups",
+        &attached,
+    );
+    let target_group = json!({"TargetGroupArn": arn});
+    sandbox.aws("elbv2", "delete_target_group", &target_group);
+}
+
 #[track_caller]
 pub(crate) fn assert_no_mutations(sandbox: &Sandbox, what: &str) {
     let mutations = mutations(&sandbox.take_calls());

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use crate::again::remove_target_group;
 use crate::complete::make_zone;
 use crate::support::account::{assert_same, kind, without_dying_keys, without_instances};
 use crate::support::background::Background;
@@ -346,24 +347,7 @@ fn a_load_balancer_without_target_group_and_a_rule_without_target_are_no_obstacl
     sandbox.import_small("prod", &[]).ok();
     let group = "wekactl-prod-Backends";
     let halve = || {
-        let now = sandbox.inventory();
-        let target_group = &kind(&now, "target_groups")["wekactl-prod-api"]["TargetGroupArn"];
-        let listeners = &kind(&now, "load_balancers")["wekactl-prod"]["Listeners"];
-        for listener in listeners.as_object().expect("listeners").keys() {
-            sandbox.aws(
-                "elbv2",
-                "delete_listener",
-                &json!({"ListenerArn": listener}),
-            );
-        }
-        let attached = json!({"AutoScalingGroupName": group, "TargetGroupARNs": [target_group]});
-        sandbox.aws(
-            "autoscaling",
-            "detach_load_balancer_target_groups",
-            &attached,
-        );
-        let target_group = json!({"TargetGroupArn": target_group});
-        sandbox.aws("elbv2", "delete_target_group", &target_group);
+        remove_target_group(&sandbox, &sandbox.inventory());
         let target = json!({"Rule": group, "Ids": ["wekactl"]});
         sandbox.aws("events", "remove_targets", &target);
     };

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use serde_json::{Value, json};
 
 use crate::support::background::Background;
-use crate::support::{PASSWORD, Run, Sandbox, executable, mutations};
+use crate::support::{PASSWORD, Run, Sandbox, environment, executable, mutations};
 
 const IMPORT: &[&str] = &["cluster", "import", "--name", "prod", "--username", "admin"];
 const DESTROY: &[&str] = &["cluster", "destroy", "--name", "prod"];
@@ -799,11 +799,7 @@ fn a_person_at_a_terminal() {
 fn shell(sandbox: &Sandbox, line: &str) -> Command {
     let executable = sandbox.command(&[]);
     let mut command = Command::new("sh");
-    command.args(["-c", line]).envs(
-        executable
-            .get_envs()
-            .filter_map(|(name, value)| Some((name, value?))),
-    );
+    command.args(["-c", line]).envs(environment(&executable));
     command
 }
 

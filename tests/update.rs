@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::again::{
     Drift, Names, assert_no_mutations, assert_template_repaired, drifts, edit_template, is_tagging,
+    remove_target_group,
 };
 use crate::complete::make_zone;
 use crate::support::account::{assert_same, decoded, kind, unlike};
@@ -157,18 +158,7 @@ fn what_update_makes_is_as_import_made_it() {
         sandbox.aws("lambda", "delete_function", &name);
     }
     let balancer = &kind(&good, "load_balancers")["wekactl-prod"];
-    let listeners = balancer["Listeners"].as_object().expect("listeners");
-    let listener = json!({"ListenerArn": listeners.keys().next()});
-    sandbox.aws("elbv2", "delete_listener", &listener);
-    let target_group = &kind(&good, "target_groups")["wekactl-prod-api"]["TargetGroupArn"];
-    let attached = json!({"AutoScalingGroupName": GROUP, "TargetGroupARNs": [target_group]});
-    sandbox.aws(
-        "autoscaling",
-        "detach_load_balancer_target_groups",
-        &attached,
-    );
-    let target_group = json!({"TargetGroupArn": target_group});
-    sandbox.aws("elbv2", "delete_target_group", &target_group);
+    remove_target_group(&sandbox, &good);
     let untagged = json!({"ResourceArns": [balancer["LoadBalancerArn"]], "TagKeys": ["team"]});
     sandbox.aws("elbv2", "remove_tags", &untagged);
     sandbox.aws(

@@ -894,10 +894,7 @@ async fn terminate(
         .iter()
         .map(|id| Row::new(Kind::Instance, id, Action::Delete))
         .collect();
-    let work = async {
-        let errors = instances::terminate(aws, &ids).await;
-        gather(errors).map_or(Ok(()), Err)
-    };
+    let work = async { gather(instances::terminate(aws, &ids).await) };
     let terminated = aws.run.step_of(rows, work).await.map(drop);
     // One that could not be unprotected does not keep the others alive; the failure of either is told.
     (unprotected, late_unprotected, terminated).settle()?;

@@ -77,7 +77,7 @@ impl Steps {
             .failures
             .into_inner()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
-        gather(failures).map_or(Ok(()), Err)
+        gather(failures)
     }
 }
 

@@ -581,7 +581,7 @@ pub async fn attach(aws: &Aws, name: &str, ids: &[String]) -> Result<()> {
         }
         Ok(())
     });
-    gather(errors.await).map_or(Ok(()), Err)
+    gather(errors.await)
 }
 
 /// Protects members from scale-in, or ends that.
@@ -603,7 +603,7 @@ pub async fn protect(aws: &Aws, name: &str, ids: &[String], is_protected: bool) 
         })
         .await
     });
-    gather(errors.await).map_or(Ok(()), Err)
+    gather(errors.await)
 }
 
 /// Takes members out of the group, which launches none in their place; those that are no members are out.
@@ -634,9 +634,7 @@ pub async fn detach(aws: &Aws, name: &str, ids: &[String]) -> Result<()> {
                 .extract_if(.., has_moved)
                 .map(|error| format!("{error:#}")),
         );
-        if let Some(error) = gather(errors) {
-            return Err(error);
-        }
+        gather(errors)?;
         Ok(if waiting.is_empty() {
             Probe::Ready(())
         } else {

@@ -433,7 +433,7 @@ pub async fn tag(aws: &Aws, ids: &[String], tags: &Tags) -> Result<()> {
             .answer()?;
         Ok(())
     });
-    gather(errors.await).map_or(Ok(()), Err)
+    gather(errors.await)
 }
 
 /// Takes tags away, whatever their values; those that are gone have none.
@@ -462,7 +462,7 @@ pub async fn untag(aws: &Aws, ids: &[String], keys: &[String]) -> Result<()> {
             .await;
         gone_alone_is_fine(&batch, answer.answer().map(drop))
     });
-    gather(errors.await).map_or(Ok(()), Err)
+    gather(errors.await)
 }
 
 /// Orders the termination of all that can be terminated, and returns why the others can not. One protected instance

@@ -6,7 +6,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::{Run, Sandbox};
+use super::{Run, Sandbox, environment};
 
 /// What a run may take until it says what it is expected to say, or ends.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -46,11 +46,7 @@ impl Background {
             .arg(command.get_program())
             .args(command.get_args())
             .env_clear()
-            .envs(
-                command
-                    .get_envs()
-                    .filter_map(|(name, value)| Some((name, value?))),
-            )
+            .envs(environment(command))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());

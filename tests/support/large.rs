@@ -4,7 +4,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use super::{PASSWORD, Run, Sandbox};
+use super::{PASSWORD, Run, Sandbox, environment};
 
 /// Name of the cluster.
 pub(crate) const CLUSTER: &str = "large";
@@ -80,11 +80,7 @@ pub(crate) fn with_peak(sandbox: &Sandbox, command: &Command) -> (Run, f64) {
         .arg(command.get_program())
         .args(command.get_args())
         .env_clear()
-        .envs(
-            command
-                .get_envs()
-                .filter_map(|(name, value)| Some((name, value?))),
-        )
+        .envs(environment(command))
         .output()
         .expect("the executable runs");
     let mut run = Run::of(&output);

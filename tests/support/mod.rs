@@ -13,6 +13,7 @@ pub(crate) mod go_inventory;
 pub(crate) mod large;
 pub(crate) mod weka;
 
+use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -272,6 +273,13 @@ impl Drop for Sandbox {
         self.child.kill().ok();
         self.child.wait().ok();
     }
+}
+
+/// The environment that a command is given, for another one.
+pub(crate) fn environment(command: &Command) -> impl Iterator<Item = (&OsStr, &OsStr)> {
+    command
+        .get_envs()
+        .filter_map(|(name, value)| Some((name, value?)))
 }
 
 /// What a run of the executable left.
