@@ -410,6 +410,18 @@ pub(crate) fn drifts(names: &Names) -> Vec<Drift> {
         &["apigateway.CreateUsagePlanKey"],
     );
     add(
+        "the usage plan without its stage",
+        "apigateway",
+        "update_usage_plan",
+        json!({
+            "usagePlanId": names.plan,
+            "patchOperations": [
+                {"op": "remove", "path": "/apiStages", "value": format!("{}:default", names.api)},
+            ],
+        }),
+        &["apigateway.UpdateUsagePlan"],
+    );
+    add(
         "the listener deleted",
         "elbv2",
         "delete_listener",

@@ -237,39 +237,60 @@ impl RestApi {
             });
             id
         };
-        match &mut found.stage {
-            None => {
-                aws.apigateway()
-                    .create_stage()
-                    .rest_api_id(&found.id)
-                    .stage_name(STAGE)
-                    .deployment_id(&id)
-                    .set_tags(Some(self.tags.clone().into_iter().collect()))
-                    .send()
-                    .await
-                    .answer()
-                    .context("creating its stage")?;
-                found.stage = Some(Stage {
-                    deployment_id: Some(id),
-                    tags: self.tags.clone(),
-                });
-            }
-            Some(stage) if stage.deployment_id.as_ref() != Some(&id) => {
-                aws.apigateway()
-                    .update_stage()
-                    .rest_api_id(&found.id)
-                    .stage_name(STAGE)
-                    .patch_operations(replace("/deploymentId", &id))
-                    .send()
-                    .await
-                    .answer()
-                    .context("updating its stage")?;
-                stage.deployment_id = Some(id);
-            }
-            Some(_) => {}
+        let stage = match found.stage.take() {
+            Some(stage) => stage,
+            None => self.create_stage(aws, &found.id, &id).await?,
+        };
+        let stage = found.stage.insert(stage);
+        if stage.deployment_id.as_ref() != Some(&id) {
+            aws.apigateway()
+                .update_stage()
+                .rest_api_id(&found.id)
+                .stage_name(STAGE)
+                .patch_operations(replace("/deploymentId", &id))
+                .send()
+                .await
+                .answer()
+                .context("updating its stage")?;
+            stage.deployment_id = Some(id);
         }
         Ok(())
     }
+
+    async fn create_stage(&self, aws: &Aws, id: &str, deployment_id: &str) -> Result<Stage> {
+        let created = aws
+            .apigateway()
+            .create_stage()
+            .rest_api_id(id)
+            .stage_name(STAGE)
+            .deployment_id(deployment_id)
+            .set_tags(Some(self.tags.clone().into_iter().collect()))
+            .send()
+            .await
+            .answer();
+        let Err(error) = created else {
+            return Ok(Stage {
+                deployment_id: Some(deployment_id.to_owned()),
+                tags: self.tags.clone(),
+            });
+        };
+        // Made by a try whose answer was lost, or by another run: then it may show another deployment.
+        if error.is(&["ConflictException"])
+            && let Some(stage) = stage(aws, id).await?
+        {
+            return Ok(stage);
+        }
+        Err(error).context("creating its stage")
+    }
+}
+
+async fn stage(aws: &Aws, api_id: &str) -> Result<Option<Stage>> {
+    let stage = aws.apigateway().get_stage().rest_api_id(api_id);
+    let stage = stage.stage_name(STAGE).send().await.if_found(GONE)?;
+    Ok(stage.map(|stage| Stage {
+        deployment_id: stage.deployment_id,
+        tags: stage.tags.unwrap_or_default().into_iter().collect(),
+    }))
 }
 
 /// Makes a deployment; there is no token by which AWS would know the same call again. So what an unanswered try has made
@@ -575,13 +596,9 @@ async fn observe(aws: &Aws, api: &Api) -> Result<Observed> {
             .items()
             .send()
             .try_collect(),
-        client.get_stage().rest_api_id(id).stage_name(STAGE).send(),
+        stage(aws, id),
         deployments(aws, id),
     );
-    let stage = stage.if_found(GONE)?.map(|stage| Stage {
-        deployment_id: stage.deployment_id().map(ToOwned::to_owned),
-        tags: stage.tags.unwrap_or_default().into_iter().collect(),
-    });
     Ok(Observed {
         id: id.to_owned(),
         endpoint_type: api
@@ -590,7 +607,7 @@ async fn observe(aws: &Aws, api: &Api) -> Result<Observed> {
             .map_or_else(String::new, |kind| kind.as_str().to_owned()),
         policy: api.policy().and_then(normalise),
         methods: methods(&paths.if_found(GONE)?.unwrap_or_default()),
-        stage,
+        stage: stage?,
         deployments: deployments?,
         tags: api
             .tags()

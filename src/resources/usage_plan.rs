@@ -12,6 +12,12 @@ use crate::cluster::names::{CLUSTER_TAG, Cluster};
 use crate::resource::{Diff, Known, Resource, Tags, touches};
 use crate::run::{Change, Kind};
 
+/// What AWS says of a change of the stages that starts from what no longer is.
+const STALE: &[&str] = &["NotFoundException", "ConflictException"];
+
+/// So often the stages are changed, each time from what they have just become.
+const ROUNDS: usize = 3;
+
 /// `wekactl-C-Backends`.
 #[derive(Debug, Clone)]
 pub struct UsagePlan {
@@ -76,12 +82,37 @@ impl UsagePlan {
 impl UsagePlan {
     /// Adds the stage to the plan, and takes out those whose API is gone: an API that was made again leaves the stage of
     /// the one before it behind. Returns what the plan has then.
+    ///
+    /// AWS refuses to add what is there and to remove what is not: what was read is then older than the end of an API
+    /// that this run has removed, or than what another run has done to the plan, and it is read again.
     async fn show_stage(&self, aws: &Aws, found: &Observed) -> Result<Vec<String>> {
+        let mut shown = self.patch_stages(aws, &found.id, &found.stages).await;
+        for _ in 1..ROUNDS {
+            match &shown {
+                Err(error) if AwsError::of(error).is_some_and(|cause| cause.is(STALE)) => {
+                    let plan = aws.apigateway().get_usage_plan();
+                    let plan = plan.usage_plan_id(&found.id).send().await.answer()?;
+                    let stages = stages(plan.api_stages());
+                    shown = self.patch_stages(aws, &found.id, &stages).await;
+                }
+                _ => break,
+            }
+        }
+        shown
+    }
+
+    /// One change from these stages to what they shall be, if there is a difference.
+    async fn patch_stages(
+        &self,
+        aws: &Aws,
+        plan_id: &str,
+        found: &[String],
+    ) -> Result<Vec<String>> {
         let stage = self.stage().get()?.clone();
-        let gone = gone(aws, &found.stages).await?;
-        let mut stages = found.stages.clone();
+        let gone = gone(aws, found).await?;
         let mut patches: Vec<PatchOperation> =
             gone.iter().map(|stage| patch(Op::Remove, stage)).collect();
+        let mut stages = found.to_vec();
         stages.retain(|stage| !gone.contains(stage));
         if !stages.contains(&stage) {
             patches.push(patch(Op::Add, &stage));
@@ -90,7 +121,7 @@ impl UsagePlan {
         if !patches.is_empty() {
             aws.apigateway()
                 .update_usage_plan()
-                .usage_plan_id(&found.id)
+                .usage_plan_id(plan_id)
                 .set_patch_operations(Some(patches))
                 .send()
                 .await
@@ -194,17 +225,7 @@ impl Resource for UsagePlan {
     async fn update(&self, aws: &Aws, mut found: Observed, changes: &[Change]) -> Result<Observed> {
         tag(aws, &format!("/usageplans/{}", found.id), &self.tags).await?;
         if touches(changes, "apiStages") {
-            let shown = match self.show_stage(aws, &found).await {
-                // What was read is older than the end of an API that this run has removed.
-                Err(error) if AwsError::of(&error).is_some_and(|cause| cause.is(GONE)) => {
-                    let plan = aws.apigateway().get_usage_plan();
-                    let plan = plan.usage_plan_id(&found.id).send().await.answer()?;
-                    found.stages = stages(plan.api_stages());
-                    self.show_stage(aws, &found).await
-                }
-                shown => shown,
-            };
-            found.stages = shown?;
+            found.stages = self.show_stage(aws, &found).await?;
         }
         if touches(changes, "keys") {
             self.add_key(aws, &found.id).await?;

@@ -10,6 +10,8 @@ A rule is a JSON object; the first that matches a call and is due decides.
                  "^app:wekactl$", "^lambda:.*-fetch" or "^instance:i-"
     mutating     true: only calls that do not merely read
     nth, count   of the matching calls from the nth on (1), so many (1; 0: all)
+    each         true: of calls that are alike to the last byte only the
+                 first, instead of nth and count
     probability  with this chance instead, drawn from a generator that starts
                  at `seed` (0)
     action       error       answer with code, message, status, headers
@@ -55,6 +57,7 @@ class Rule:
     mutating: bool = False
     nth: int = 1
     count: int = 1
+    each: bool = False
     probability: float | None = None
     seed: int = 0
     action: str = "error"
@@ -74,6 +77,7 @@ class Rule:
                 f"there are {', '.join(ACTIONS)}"
             )
         self.generator = random.Random(self.seed)
+        self.seen: set[tuple[str, str, str, bytes]] = set()
 
     def matches(self, call: Call, text: str) -> bool:
         """Is the call one that the rule is about?"""
@@ -88,10 +92,13 @@ class Rule:
             and self.match in text
         )
 
-    def due(self) -> bool:
+    def due(self, call: Call) -> bool:
         """Count a call that matches: does the rule act on it?"""
         self.hits += 1
-        if self.probability is not None:
+        if self.each:
+            acts = call.alike not in self.seen
+            self.seen.add(call.alike)
+        elif self.probability is not None:
             acts = self.generator.random() < self.probability
         else:
             acts = self.hits >= self.nth and (
@@ -105,7 +112,7 @@ class Rule:
         return {
             name: value
             for name, value in vars(self).items()
-            if name != "generator"
+            if name not in ("generator", "seen")
         }
 
 
@@ -136,6 +143,6 @@ class Faults:
         """
         with self.lock:
             for rule in self.rules:
-                if rule.matches(call, text) and rule.due():
+                if rule.matches(call, text) and rule.due(call):
                     return rule
         return None

@@ -62,6 +62,13 @@ class Call:
         return READING.match(self.operation) is not None
 
     @property
+    def alike(self) -> tuple[str, str, str, bytes]:
+        """What an attempt has in common with the ones before it."""
+        target = self.environ["PATH_INFO"]
+        query = self.environ.get("QUERY_STRING", "")
+        return self.operation, target, query, self.body
+
+    @property
     def params(self) -> dict[str, Any]:
         """The parameters; none, if they can not be read."""
         try:
