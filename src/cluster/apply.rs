@@ -55,6 +55,8 @@ pub(super) struct Goal<'a> {
     pub(super) to_try: Option<&'a Credentials>,
     /// Whether the rule that starts the automation is made where it is missing.
     pub(super) starts_automation: bool,
+    /// Whether another import may be making the same cluster: as long as one has not come to its end.
+    pub(super) has_rivals: bool,
     /// Whether the functions get a new sealing key.
     pub(super) rotates_keys: bool,
 }
@@ -97,7 +99,6 @@ pub(super) async fn apply(aws: &Aws, found: Discovered, goal: &Goal<'_>) -> Resu
         .iter()
         .any(auto_scaling_group::Observed::is_half_destroyed);
     let unverified = unverified(&inventory, backends);
-    let is_first = inventory.event_rules.is_empty() && goal.starts_automation && !aws.run.is_plan();
     let roles_before = inventory.roles.names();
     let has_functions = !inventory.functions.is_empty();
     let join_before = inventory
@@ -128,7 +129,8 @@ pub(super) async fn apply(aws: &Aws, found: Discovered, goal: &Goal<'_>) -> Resu
     let name = {
         // Storage.
         let table_key = tables.first().and_then(|table| table.key_arn.clone());
-        let kms_keys = kms_key::referenced_first(kms_keys, table_key.as_deref());
+        let mut kms_keys = kms_key::referenced_first(kms_keys, table_key.as_deref());
+        let surplus_keys = kms_keys.split_off(kms_keys.len().min(1));
         let key = steps
             .add(async move { ensure(aws, cluster, &KmsKey::new(cluster, tags), kms_keys).await });
         let table = steps.after(&key, async move |key| {
@@ -139,6 +141,9 @@ pub(super) async fn apply(aws: &Aws, found: Discovered, goal: &Goal<'_>) -> Resu
                 tags,
             );
             ensure(aws, cluster, &table, tables).await
+        });
+        let surplus_removed = steps.after(&table, async move |_| {
+            kms_key::remove_surplus(aws, cluster, surplus_keys).await
         });
         let wanted_settings = Settings::of(
             spec,
@@ -159,7 +164,7 @@ pub(super) async fn apply(aws: &Aws, found: Discovered, goal: &Goal<'_>) -> Resu
         });
 
         // Roles. Only some policies name the key; the others need not wait for it.
-        let mut roles = roles.of_this_region(&referenced);
+        let mut roles = roles.of_this_region(&referenced, !event_rules.is_empty());
         let policies = |key_arn| Policies {
             cluster,
             region: aws.region(),
@@ -219,7 +224,7 @@ pub(super) async fn apply(aws: &Aws, found: Discovered, goal: &Goal<'_>) -> Resu
             (&usage_plan, made_roles, (&api, &api_key)),
             async move |(plan, roles, (api, key))| {
                 let (Some(plan), Some(api), Some(key), true) =
-                    (plan.value(), api.value(), key.value(), is_first)
+                    (plan.value(), api.value(), key.value(), goal.has_rivals)
                 else {
                     return Ok(());
                 };
@@ -399,10 +404,14 @@ pub(super) async fn apply(aws: &Aws, found: Discovered, goal: &Goal<'_>) -> Resu
             .collect();
         let rotated = steps.after(functions.clone(), async move |functions| {
             for (after, keys) in (1..).zip(later_keys) {
-                if after == later_keys.len() {
+                let why = if after == later_keys.len() {
                     let machine = state_machine::arn(aws, &cluster.state_machine()).await?;
                     state_machine::wait_for_runs_under_way(aws, &machine).await?;
-                }
+                    "nothing sealed with the old key is under way: the functions forget it"
+                } else {
+                    "every function can open with the new key: they seal with it from now on"
+                };
+                aws.run.notice(why);
                 give_keys(aws, cluster, keys, &functions).await?;
             }
             Ok(())
@@ -467,6 +476,7 @@ pub(super) async fn apply(aws: &Aws, found: Discovered, goal: &Goal<'_>) -> Resu
             },
         );
         let made: Vec<Step<'_, ()>> = [
+            surplus_removed,
             settings,
             stored_credentials,
             protected,
@@ -490,9 +500,9 @@ pub(super) async fn apply(aws: &Aws, found: Discovered, goal: &Goal<'_>) -> Resu
             (
                 &roles[&RolePurpose::EventRule],
                 made.clone(),
-                (&key, functions.clone()),
+                (&key, functions.clone(), &template),
             ),
-            async move |(role, _, (key, functions))| {
+            async move |(role, _, (key, functions, (template, _)))| {
                 if event_rules.is_empty() && !goal.starts_automation {
                     aws.run.warning(format!(
                         "nothing runs the automation of cluster {name}: its event rule {} is missing, because an import \
@@ -503,22 +513,16 @@ pub(super) async fn apply(aws: &Aws, found: Discovered, goal: &Goal<'_>) -> Resu
                     ));
                     return Ok(());
                 }
-                let members = async {
-                    if unverified.is_empty() || aws.run.is_plan() {
-                        return Ok(());
-                    }
-                    verify(aws, cluster, &unverified, event_rules.is_empty()).await
-                };
-                let rest = async {
-                    match key.value().filter(|_| is_first) {
-                        Some(key) => {
-                            let functions = with_keys(functions, last_keys);
-                            rivals::check_as_made(aws, cluster, &key.arn, &functions).await
-                        }
-                        None => Ok(()),
-                    }
-                };
-                tokio::join!(members, rest).settle()?;
+                if !unverified.is_empty() && !aws.run.is_plan() {
+                    verify(aws, cluster, &unverified, event_rules.is_empty()).await?;
+                }
+                if let (Some(key), Some(template), true) =
+                    (key.value(), template.value(), goal.has_rivals)
+                {
+                    let functions = with_keys(functions, last_keys);
+                    let version = template.version;
+                    rivals::check_as_made(aws, cluster, &key.arn, version, &functions).await?;
+                }
                 for notice in event_rules.iter().filter_map(event_rule::Observed::notice) {
                     aws.run.notice(notice);
                 }

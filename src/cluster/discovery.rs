@@ -81,11 +81,29 @@ pub struct Backend {
     pub protected: bool,
 }
 
+/// So often all is read, where the group's members change meanwhile.
+const ROUNDS: usize = 3;
+
+/// Something changes the group's members while they are read, as another import does.
+#[derive(Debug, thiserror::Error)]
+#[error("the members of Auto Scaling group {0} change while they are read: run this again")]
+pub(super) struct Moving(String);
+
 /// Reads everything, and makes no change.
 ///
 /// # Errors
 /// Whatever speaks against importing: see the functions below.
 pub async fn discover(aws: &Aws, request: &ImportRequest) -> Result<Discovered> {
+    for _ in 1..ROUNDS {
+        match discover_once(aws, request).await {
+            Err(error) if error.is::<Moving>() => {}
+            done => return done,
+        }
+    }
+    discover_once(aws, request).await
+}
+
+async fn discover_once(aws: &Aws, request: &ImportRequest) -> Result<Discovered> {
     let code = async {
         let (layers, code) = tokio::try_join!(
             inventory::layers(aws, &request.cluster),
@@ -236,6 +254,7 @@ async fn facts(aws: &Aws, request: &ImportRequest) -> Result<Facts> {
     let found = instances::describe(aws, &ids)
         .await
         .context("reading the backends")?;
+    check_settled(aws, cluster, &found, &members).await?;
     let live = live_backends(aws, request, found.clone(), &members, half_destroyed)?;
     if settings.is_none() {
         if let Some(given) = &request.instance_ids {
@@ -546,6 +565,34 @@ async fn source_ids(
         );
     }
     Ok(stack.instance_ids.clone())
+}
+
+/// That an instance with the cluster's tag that was no member when the group was read is still none: an import at the
+/// same time attaches what it then tags.
+async fn check_settled(
+    aws: &Aws,
+    cluster: &Cluster,
+    found: &[Instance],
+    members: &BTreeSet<String>,
+) -> Result<()> {
+    let is_stranger = |each: &Instance| {
+        let is_ours = each.tags.get(CLUSTER_TAG) == Some(&cluster.name);
+        is_ours && !each.is_terminated() && !members.contains(&each.id)
+    };
+    if !found.iter().any(is_stranger) {
+        return Ok(());
+    }
+    let name = cluster.backends();
+    let group = auto_scaling_group::describe(aws, &name)
+        .await
+        .with_context(|| format!("reading Auto Scaling group {name} again"))?;
+    let now = group
+        .iter()
+        .flat_map(auto_scaling_group::Observed::member_ids);
+    match now.collect::<BTreeSet<String>>() == *members {
+        true => Ok(()),
+        false => Err(Moving(name).into()),
+    }
 }
 
 /// The instances that are backends of this cluster and still alive, in the order of `found`. After a destroy that was

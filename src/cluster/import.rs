@@ -10,9 +10,6 @@ pub use super::request::{GivenCredentials, ImportRequest};
 use super::rivals;
 use crate::aws::Aws;
 
-/// So often an import that meets another one begins anew with what both have made.
-const ROUNDS: usize = 5;
-
 /// Finds all that an import has to know, and every reason not to begin.
 ///
 /// # Errors
@@ -51,20 +48,22 @@ pub async fn import(
         credentials: Some(credentials),
         to_try: to_try.as_ref(),
         starts_automation: true,
+        has_rivals: !is_running && !aws.run.is_plan(),
         rotates_keys: false,
     };
     let mut name = apply(aws, found, &goal).await;
-    for _ in 0..ROUNDS {
-        match &name {
-            Err(error) if rivals::is_noticed(error) => {
-                aws.run.notice(format!(
-                    "another import of cluster {} is under way: looking again",
-                    request.cluster.name
-                ));
-                name = apply(aws, discover(aws, request).await?, &goal).await;
-            }
-            _ => break,
-        }
+    for round in 0.. {
+        let failure = name.as_ref().err().filter(|_| goal.has_rivals);
+        let again = failure.and_then(rivals::again);
+        let Some(again) = again.filter(|again| round < again.rounds()) else {
+            break;
+        };
+        aws.run.notice(format!(
+            "cluster {}: {}: looking again",
+            request.cluster.name,
+            again.why()
+        ));
+        name = async { apply(aws, discover(aws, request).await?, &goal).await }.await;
     }
     let name = name?;
     if is_first && request.instance_ids.is_none() {

@@ -8,13 +8,15 @@ use std::collections::BTreeSet;
 use anyhow::{Context, Result};
 use futures::future::try_join_all;
 
+use super::discovery::Moving;
 use super::names::Cluster;
-use crate::aws::Aws;
+use crate::aws::{Aws, AwsError};
 use crate::resource::{Failures, Resource as _};
 use crate::resources::api_key::ApiKey;
 use crate::resources::function::Function;
+use crate::resources::launch_template::LaunchTemplate;
 use crate::resources::{kms_key, rest_api, role, table, usage_plan};
-use crate::run::Kind;
+use crate::run::{Interrupted, Kind};
 
 /// Another import of the cluster has been at work since this one looked.
 #[derive(Debug, thiserror::Error)]
@@ -26,11 +28,65 @@ pub(super) struct Rival {
     what: String,
 }
 
-/// Whether another import was noticed, whatever else went wrong: that may have come of it.
-pub(super) fn is_noticed(error: &anyhow::Error) -> bool {
-    match error.downcast_ref::<Failures>() {
-        Some(Failures(errors)) => errors.iter().any(anyhow::Error::is::<Rival>),
-        None => error.is::<Rival>(),
+/// Parts of the codes with which AWS refuses what starts from a state that is no more.
+const STALE: &[&str] = &[
+    "AlreadyExists",
+    "Concurrent",
+    "Conflict",
+    "Duplicate",
+    "InUse",
+    "NoSuch",
+    "NotFound",
+    "OperationAborted",
+];
+
+/// Why an import that failed looks again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Again {
+    /// Another one was noticed, whatever else went wrong: that may have come of it.
+    Rival,
+    /// All that failed may have come of what another one has changed.
+    Changed,
+}
+
+impl Again {
+    /// So often an import begins anew with what both have made. What can not be another import's doing for ever is not
+    /// waited for as long.
+    pub(super) fn rounds(self) -> usize {
+        match self {
+            Self::Rival => 5,
+            Self::Changed => 2,
+        }
+    }
+
+    /// In words.
+    pub(super) fn why(self) -> &'static str {
+        match self {
+            Self::Rival => "another import of it is under way",
+            Self::Changed => "it has changed meanwhile",
+        }
+    }
+}
+
+/// Whether an import that failed so is to look again.
+pub(super) fn again(error: &anyhow::Error) -> Option<Again> {
+    let errors = match error.downcast_ref::<Failures>() {
+        Some(Failures(errors)) => errors.iter().collect(),
+        None => vec![error],
+    };
+    let is_stale = |error: &&anyhow::Error| {
+        let code = AwsError::of(error).and_then(|cause| cause.code.as_deref());
+        error.is::<Moving>()
+            || code.is_some_and(|code| STALE.iter().any(|part| code.contains(part)))
+    };
+    if errors.iter().any(|error| error.is::<Interrupted>()) {
+        None
+    } else if errors.iter().any(|error| error.is::<Rival>()) {
+        Some(Again::Rival)
+    } else if errors.iter().all(is_stale) {
+        Some(Again::Changed)
+    } else {
+        None
     }
 }
 
@@ -74,7 +130,8 @@ pub(super) async fn check_nothing_twice(aws: &Aws, cluster: &Cluster, ours: &Our
     }
 }
 
-/// That alias, table and functions have the key, and the functions all else, that this import has given them.
+/// That alias, table and functions have the key, and the functions all else, that this import has given them, and that the
+/// launch template has no later version than its own.
 ///
 /// # Errors
 /// [`Rival`]; AWS's failures.
@@ -82,9 +139,16 @@ pub(super) async fn check_as_made(
     aws: &Aws,
     cluster: &Cluster,
     key_arn: &str,
+    template_version: i64,
     functions: &[Function],
 ) -> Result<()> {
     let (alias, table) = (cluster.kms_alias(), cluster.base());
+    let template = async {
+        let name = cluster.launch_template();
+        let found = LaunchTemplate::find(aws, cluster, &name).await?;
+        let is_ours = (found.first()).is_none_or(|found| found.version <= template_version);
+        anyhow::Ok((!is_ours).then(|| format!("{} {name} has been changed", Kind::LaunchTemplate)))
+    };
     let keys = async {
         let (of_alias, of_table) =
             tokio::try_join!(kms_key::arn_of(aws, &alias), table::key_arn_of(aws, &table))?;
@@ -102,13 +166,59 @@ pub(super) async fn check_as_made(
         let name = &function.name;
         anyhow::Ok((!is_ours).then(|| format!("{} {name} has been changed", Kind::Function)))
     }));
-    let (keys, functions) =
-        tokio::try_join!(keys, functions).context("looking for another import")?;
-    let other = [keys].into_iter().chain(functions).flatten().next();
+    let (keys, template, functions) =
+        tokio::try_join!(keys, template, functions).context("looking for another import")?;
+    let other = [keys, template]
+        .into_iter()
+        .chain(functions)
+        .flatten()
+        .next();
     other.map_or(Ok(()), |what| Err(rival(cluster, what)))
 }
 
 fn rival(cluster: &Cluster, what: String) -> anyhow::Error {
     let cluster = cluster.name.clone();
     Rival { cluster, what }.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::aws::error::Effect;
+
+    fn refused(code: &str) -> anyhow::Error {
+        let cause = AwsError {
+            code: Some(code.to_owned()),
+            message: "no".to_owned(),
+            request_id: None,
+            effect: Effect::None,
+        };
+        anyhow::Error::from(cause).context("making it")
+    }
+
+    fn noticed() -> anyhow::Error {
+        let (cluster, what) = ("prod".to_owned(), "IAM role a".to_owned());
+        Rival { cluster, what }.into()
+    }
+
+    #[test]
+    fn what_another_import_may_have_caused_is_looked_at_again_and_nothing_else() {
+        let several = |errors: Vec<anyhow::Error>| anyhow::Error::from(Failures(errors));
+        for error in [
+            noticed(),
+            several(vec![refused("AccessDenied"), noticed()]),
+            refused("ConflictException"),
+            several(vec![refused("NoSuchEntity"), refused("AlreadyExists")]),
+        ] {
+            assert!(again(&error).is_some(), "{error:#}");
+        }
+        for end in [
+            refused("AccessDenied"),
+            anyhow::anyhow!("no password"),
+            several(vec![refused("ConflictException"), refused("AccessDenied")]),
+            several(vec![noticed(), Interrupted.into()]),
+        ] {
+            assert_eq!(again(&end), None, "{end:#}");
+        }
+    }
 }

@@ -57,6 +57,7 @@ pub async fn update(aws: &Aws, request: &UpdateRequest, found: Discovered) -> Re
         credentials: None,
         to_try: None,
         starts_automation: false,
+        has_rivals: false,
         rotates_keys: request.rotate_keys,
     };
     apply(aws, found, &goal).await?;

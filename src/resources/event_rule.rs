@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use aws_sdk_eventbridge::types::{RetryPolicy, RuleState, Tag, Target as SdkTarget};
 
-use crate::aws::retry::retry_while;
+use super::role;
 use crate::aws::{Answer, Aws};
 use crate::cluster::names::Cluster;
 use crate::resource::{Diff, Known, Resource, Tags, touches};
@@ -107,8 +107,9 @@ impl EventRule {
                     .build(),
             )
             .build()?;
-        let put = retry_while(
-            &aws.run,
+        let put = role::retry_while_new(
+            aws,
+            self.role_arn.get()?,
             PROPAGATION,
             |error| error.says("ValidationException", "cannot be assumed by principal"),
             || async {
@@ -133,6 +134,13 @@ impl EventRule {
     }
 }
 
+async fn tags_of(aws: &Aws, arn: &str) -> Result<Tags> {
+    let answer = aws.events().list_tags_for_resource().resource_arn(arn);
+    let tags = answer.send().await.if_found(GONE)?;
+    let tags = tags.and_then(|answer| answer.tags).unwrap_or_default();
+    Ok(tags.into_iter().map(|tag| (tag.key, tag.value)).collect())
+}
+
 impl Resource for EventRule {
     const KIND: Kind = Kind::EventRule;
     type Observed = Observed;
@@ -146,21 +154,16 @@ impl Resource for EventRule {
         let (rule, targets, tags) = tokio::join!(
             aws.events().describe_rule().name(name).send(),
             targets_of(aws, name),
-            aws.events()
-                .list_tags_for_resource()
-                .resource_arn(&arn)
-                .send(),
+            tags_of(aws, &arn),
         );
         let Some(rule) = rule.if_found(GONE)? else {
             return Ok(Vec::new());
         };
-        let tags = tags
-            .if_found(GONE)?
-            .and_then(|answer| answer.tags)
-            .unwrap_or_default()
-            .into_iter()
-            .map(|tag| (tag.key, tag.value))
-            .collect();
+        let mut tags = tags?;
+        if tags.is_empty() {
+            // It may have been made between the two answers.
+            tags = tags_of(aws, &arn).await?;
+        }
         Ok(vec![Observed {
             name: name.to_owned(),
             arn,

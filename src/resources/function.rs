@@ -19,6 +19,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
+use super::role;
 use crate::aws::error::Effect;
 use crate::aws::retry::retry_while;
 use crate::aws::{Answer, Aws, AwsError, Probe, try_timeout, wait_until};
@@ -317,7 +318,7 @@ impl Function {
                 .answer()
         };
         let passes = |error: &AwsError| is_not_ready(error) || error.is(BUSY);
-        retry_while(&aws.run, UPDATE_DEADLINE, passes, request)
+        role::retry_while_new(aws, role, UPDATE_DEADLINE, passes, request)
             .await
             .context("changing its configuration")?;
         wait_until_updated(aws, &self.name).await
@@ -818,7 +819,8 @@ impl Resource for Function {
                 .await
                 .answer()
         };
-        let made = retry_while(&aws.run, ROLE_DEADLINE, is_not_ready, request).await?;
+        let role = self.role_arn.get()?;
+        let made = role::retry_while_new(aws, role, ROLE_DEADLINE, is_not_ready, request).await?;
         let arn = made
             .function_arn()
             .context("AWS made a function and did not say which")?;

@@ -6,12 +6,13 @@ use aws_sdk_resourcegroupstagging::types::TagFilter;
 use futures::future::try_join_all;
 use std::time::Duration;
 
+use super::table;
 use crate::aws::error::Effect;
 use crate::aws::retry::retry_while;
 use crate::aws::{Answer, Aws, AwsError, once};
 use crate::cluster::names::{CLUSTER_TAG, Cluster};
 use crate::resource::{Diff, NotOurs, Resource, Settle, Tags, touches};
-use crate::run::{Change, Kind};
+use crate::run::{Action, Change, Kind, Row};
 
 /// The shortest that AWS allows.
 pub const DELETION_WINDOW_DAYS: i32 = 7;
@@ -260,6 +261,26 @@ pub async fn with_the_tables(
 pub fn referenced_first(mut found: Vec<Observed>, table_key_arn: Option<&str>) -> Vec<Observed> {
     found.sort_by_key(|key| Some(key.arn.as_str()) != table_key_arn);
     found
+}
+
+/// Removes the keys that a lost answer, or another import, has left beside the one that is kept; never the one that the
+/// table is encrypted with by now.
+///
+/// # Errors
+/// AWS's failures.
+pub async fn remove_surplus(aws: &Aws, cluster: &Cluster, surplus: Vec<Observed>) -> Result<()> {
+    if surplus.is_empty() {
+        return Ok(());
+    }
+    let in_use = table::key_arn_of(aws, &cluster.base()).await?;
+    for key in surplus {
+        if in_use.as_ref() != Some(&key.arn) {
+            let name = KmsKey::row_name(&cluster.kms_alias(), &key);
+            let row = Row::new(Kind::KmsKey, name, Action::Delete);
+            aws.run.step(row, KmsKey::delete(aws, key)).await?;
+        }
+    }
+    Ok(())
 }
 
 /// A key has no unique name. Once it is made, nothing that fails afterwards may lead to a second one,

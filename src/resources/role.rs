@@ -4,7 +4,7 @@
 //! region's tag tells them apart.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use aws_sdk_iam::types::Tag;
@@ -136,18 +136,20 @@ impl Roles {
         all.map(|role| role.name.clone()).collect()
     }
 
-    /// The roles that an import may change, or remove as duplicates, those in use first. `referenced_arns` are of the
-    /// roles that this region's functions, state machine and rule refer to: of the Go tool's they are the only ones
-    /// of which this region is proved.
+    /// The roles that an import may change, or remove as duplicates, the one that stays first: one in use of those that
+    /// `run` the automation, else the oldest, which is the same one for every import. `referenced_arns` are of the roles
+    /// that this region's functions, state machine and rule refer to: of the Go tool's they are the only ones of which
+    /// this region is proved.
     pub fn of_this_region(
         self,
         referenced_arns: &[String],
+        run: bool,
     ) -> BTreeMap<RolePurpose, Vec<Observed>> {
         let mut roles = self.by_purpose;
         for found in roles.values_mut() {
             let is_in_use = |role: &Observed| referenced_arns.contains(&role.arn);
             found.retain(|role| !role.go || is_in_use(role));
-            found.sort_by_key(|role| !is_in_use(role));
+            found.sort_by_key(|role| !(run && is_in_use(role)));
         }
         roles
     }
@@ -159,6 +161,42 @@ impl Observed {
         self.tags.get(CLUSTER_TAG) == Some(&cluster.name)
             && self.tags.get(REGION_TAG).is_none_or(|tag| tag == region)
     }
+}
+
+/// So long a role that IAM does not know may be one that was just made.
+const UNHEARD_OF: Duration = Duration::from_secs(10);
+
+/// As [`retry_while`], for a call that AWS refuses while it has not heard of the role. Ends with IAM's words when the role
+/// is gone: another import may have removed it.
+///
+/// # Errors
+/// As [`retry_while`]; `NoSuchEntity`.
+pub async fn retry_while_new<T, Fut>(
+    aws: &Aws,
+    arn: &str,
+    deadline: Duration,
+    is_transient: impl Fn(&AwsError) -> bool,
+    mut call: impl FnMut() -> Fut,
+) -> Result<T>
+where
+    Fut: Future<Output = Result<T, AwsError>>,
+{
+    let (start, is_transient) = (Instant::now(), &is_transient);
+    let name = arn.rsplit('/').next().unwrap_or_default();
+    retry_while(&aws.run, deadline, is_transient, || {
+        let answer = call();
+        async move {
+            let refusal = match answer.await {
+                Err(refusal) if is_transient(&refusal) && start.elapsed() > UNHEARD_OF => refusal,
+                answer => return answer,
+            };
+            match aws.iam().get_role().role_name(name).send().await.answer() {
+                Err(gone) if gone.is(GONE) => Err(gone),
+                _ => Err(refusal),
+            }
+        }
+    })
+    .await
 }
 
 /// Everything under the cluster's path that belongs to this region, and what the Go tool made for any.
@@ -680,19 +718,21 @@ mod tests {
     }
 
     #[test]
-    fn the_role_in_use_is_kept() {
+    fn the_role_in_use_is_kept_where_the_automation_runs() {
         let newer = Observed {
             name: "newer".into(),
             arn: "newer".into(),
             created: 2,
             ..as_created()
         };
-        let first = |arns: &[String]| {
+        let first = |arns: &[String], run| {
             let found = vec![as_created(), newer.clone()];
-            of_this_region(found, arns)[0].name.clone()
+            of_this_region(found, arns, run)[0].name.clone()
         };
-        assert_eq!(first(&[]), as_created().name);
-        assert_eq!(first(&["newer".into()]), "newer");
+        assert_eq!(first(&[], true), as_created().name);
+        assert_eq!(first(&["newer".into()], true), "newer");
+        // Two imports that look at different moments agree.
+        assert_eq!(first(&["newer".into()], false), as_created().name);
     }
 
     /// Those that no region's tag is on may be another region's: to update one, or to remove it as a duplicate, would
@@ -706,20 +746,20 @@ mod tests {
         };
         let found = || vec![go("theirs"), go("ours")];
         let arns = |arns: &[String]| -> Vec<String> {
-            let kept = of_this_region(found(), arns);
+            let kept = of_this_region(found(), arns, true);
             kept.into_iter().map(|role| role.arn).collect()
         };
         assert_eq!(arns(&[]), [""; 0]);
         assert_eq!(arns(&["ours".into()]), ["ours"]);
     }
 
-    fn of_this_region(found: Vec<Observed>, referenced: &[String]) -> Vec<Observed> {
+    fn of_this_region(found: Vec<Observed>, referenced: &[String], run: bool) -> Vec<Observed> {
         let roles = Roles {
             by_purpose: BTreeMap::from([(FETCH, found)]),
             unknown: Vec::new(),
         };
         roles
-            .of_this_region(referenced)
+            .of_this_region(referenced, run)
             .remove(&FETCH)
             .unwrap_or_default()
     }

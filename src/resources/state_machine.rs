@@ -9,8 +9,7 @@ use aws_sdk_sfn::types::{
 };
 use serde_json::{Value, json};
 
-use super::{fixed, function};
-use crate::aws::retry::retry_while;
+use super::{fixed, function, role};
 use crate::aws::{Answer, Aws, AwsError, Probe, wait_until};
 use crate::cluster::names::{Cluster, FunctionKind};
 use crate::resource::{Diff, Known, Resource, Tags, touches};
@@ -143,6 +142,14 @@ impl StateMachine {
     }
 }
 
+async fn tags_of(aws: &Aws, arn: &str) -> Result<Tags> {
+    let answer = aws.sfn().list_tags_for_resource().resource_arn(arn);
+    let tags = answer.send().await.if_found(GONE)?;
+    let tags = tags.and_then(|answer| answer.tags).unwrap_or_default();
+    let pair = |tag: Tag| Some((tag.key?, tag.value?));
+    Ok(tags.into_iter().filter_map(pair).collect())
+}
+
 impl Resource for StateMachine {
     const KIND: Kind = Kind::StateMachine;
     type Observed = Observed;
@@ -158,28 +165,26 @@ impl Resource for StateMachine {
                 .describe_state_machine()
                 .state_machine_arn(&arn)
                 .send(),
-            aws.sfn().list_tags_for_resource().resource_arn(&arn).send(),
+            tags_of(aws, &arn),
         );
         let machine = machine
             .if_found(GONE)?
             .filter(|machine| machine.status() != Some(&StateMachineStatus::Deleting));
-        let tags: Tags = tags
-            .if_found(GONE)?
-            .and_then(|answer| answer.tags)
-            .unwrap_or_default()
-            .into_iter()
-            .map(|tag| (tag.key.unwrap_or_default(), tag.value.unwrap_or_default()))
-            .collect();
-        Ok(machine
-            .into_iter()
-            .map(|machine| Observed {
-                arn: arn.clone(),
-                kind: machine.r#type().as_str().to_owned(),
-                definition: machine.definition,
-                role_arn: machine.role_arn,
-                tags: tags.clone(),
-            })
-            .collect())
+        let Some(machine) = machine else {
+            return Ok(Vec::new());
+        };
+        let mut tags = tags?;
+        if tags.is_empty() {
+            // It may have been made between the two answers.
+            tags = tags_of(aws, &arn).await?;
+        }
+        Ok(vec![Observed {
+            arn,
+            kind: machine.r#type().as_str().to_owned(),
+            definition: machine.definition,
+            role_arn: machine.role_arn,
+            tags,
+        }])
     }
 
     fn tags(found: &Observed) -> Option<&Tags> {
@@ -202,8 +207,9 @@ impl Resource for StateMachine {
     async fn create(&self, aws: &Aws) -> Result<Observed> {
         let definition = self.definition().to_string();
         let role_arn = self.role_arn.get()?;
-        let made = retry_while(
-            &aws.run,
+        let made = role::retry_while_new(
+            aws,
+            role_arn,
             PATIENCE,
             |error| is_new_role(error) || error.is(&["StateMachineDeleting"]),
             || async {
@@ -241,7 +247,7 @@ impl Resource for StateMachine {
         if touches(changes, "definition") || touches(changes, "roleArn") {
             let definition = self.definition().to_string();
             let role_arn = self.role_arn.get()?;
-            retry_while(&aws.run, PATIENCE, is_new_role, || async {
+            role::retry_while_new(aws, role_arn, PATIENCE, is_new_role, || async {
                 aws.sfn()
                     .update_state_machine()
                     .state_machine_arn(&found.arn)
