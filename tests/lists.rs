@@ -148,6 +148,25 @@ fn every_weka_stack_and_every_managed_cluster_is_listed_and_nothing_else() {
     let unchanged = sandbox.wekactl(&["clusters", "list", "-o", "json"]).ok();
     assert_eq!(document(&unchanged), json_list);
 
+    // As a destroy leaves it that did not come to its end.
+    let mark = json!({
+        "ResourceId": "wekactl-by-ids-Backends", "ResourceType": "auto-scaling-group", "PropagateAtLaunch": false,
+        "Key": "wekactl.io/destroying", "Value": "true",
+    });
+    let marked = json!({"Tags": [mark]});
+    sandbox.aws("autoscaling", "create_or_update_tags", &marked);
+    let text = sandbox.wekactl(&list).ok().stdout;
+    let halves: Vec<&str> = text
+        .lines()
+        .filter(|line| line.contains(" incomplete "))
+        .collect();
+    assert!(
+        matches!(halves[..], [half] if half.starts_with("by-ids ")),
+        "{text}"
+    );
+    let json_list = document(&sandbox.wekactl(&["clusters", "list", "-o", "json"]).ok());
+    assert_eq!(json_list["clusters"][0]["incomplete"], json!(true));
+
     // However much else there is: each list once, to its last page.
     sandbox.post(
         "populate",

@@ -20,7 +20,8 @@ Examples:
 /// List the Weka stacks of a region, and the clusters that are managed
 ///
 /// A stack is listed if it has the description of Weka's templates and is in a state in which it can be imported. A
-/// managed cluster is listed also where it has no such stack.
+/// managed cluster is listed also where it has no such stack. It is "incomplete" where an import has not yet made its
+/// Auto Scaling group, or a destroy has begun to take that apart: run the same command again.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct List {}
@@ -55,6 +56,7 @@ fn to_json(cluster: &Listed) -> serde_json::Value {
         "name": cluster.name,
         "created": cluster.created,
         "managed": cluster.managed,
+        "incomplete": cluster.managed && !cluster.has_group,
         "stack": stack.map(|stack| json!({"id": stack.id, "status": stack.status})),
     })
 }
@@ -66,7 +68,12 @@ fn columns(cluster: &Listed) -> [String; 4] {
         cluster
             .created
             .map_or_else(none, |time| time.strftime("%F %TZ").to_string()),
-        if cluster.managed { "yes" } else { "no" }.to_owned(),
+        match (cluster.managed, cluster.has_group) {
+            (true, true) => "yes",
+            (true, false) => "incomplete",
+            (false, _) => "no",
+        }
+        .to_owned(),
         cluster
             .stack
             .as_ref()

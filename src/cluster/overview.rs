@@ -7,7 +7,7 @@ use aws_sdk_autoscaling::types::Filter;
 use aws_sdk_resourcegroupstagging::types::TagFilter;
 use jiff::Timestamp;
 
-use super::names::{CLUSTER_TAG, Cluster, MANAGED_TAG, STACK_TAG};
+use super::names::{CLUSTER_TAG, Cluster, DESTROYING_TAG, MANAGED_TAG, STACK_TAG};
 use super::settings;
 use super::stack::{self, WekaStack};
 use crate::aws::{Answer, Aws};
@@ -25,6 +25,8 @@ pub struct Listed {
     pub created: Option<Timestamp>,
     /// Whether this tool, or the earlier one, manages it.
     pub managed: bool,
+    /// Whether its group is there as well, and no destroy has begun to take that apart.
+    pub has_group: bool,
     /// Its stack, if that is in a usable state.
     pub stack: Option<WekaStack>,
 }
@@ -34,6 +36,7 @@ struct Managed {
     /// The stack it came from, or [`NO_STACK`](super::names::NO_STACK). `None`: not known, as where only its group was
     /// seen, or where the tag of its table is blank, which a dry run of the earlier tool leaves behind.
     stack_id: Option<String>,
+    has_group: bool,
 }
 
 impl Managed {
@@ -41,6 +44,7 @@ impl Managed {
         let stack_id = tags.get(STACK_TAG).filter(|id| !id.trim().is_empty());
         Self {
             stack_id: stack_id.cloned(),
+            has_group: false,
         }
     }
 }
@@ -58,8 +62,12 @@ pub async fn clusters(aws: &Aws) -> Result<Vec<Listed>> {
         groups(aws)
     )?;
     let mut managed = tables;
-    for name in groups {
-        managed.entry(name).or_insert(Managed { stack_id: None });
+    for (name, is_whole) in groups {
+        let unknown = Managed {
+            stack_id: None,
+            has_group: false,
+        };
+        managed.entry(name).or_insert(unknown).has_group = is_whole;
     }
     Ok(listed(stacks, managed))
 }
@@ -68,24 +76,25 @@ fn listed(stacks: Vec<WekaStack>, mut managed: BTreeMap<String, Managed>) -> Vec
     let mut listed: Vec<Listed> = stacks
         .into_iter()
         .map(|stack| {
-            let is_its =
-                |each: &mut Managed| each.stack_id.as_ref().is_none_or(|id| *id == stack.id);
-            let is_managed = managed.get_mut(&stack.name).is_some_and(is_its);
-            if is_managed {
-                managed.remove(&stack.name);
-            }
+            let is_its = |each: &Managed| each.stack_id.as_ref().is_none_or(|id| *id == stack.id);
+            let its = match managed.get(&stack.name).is_some_and(is_its) {
+                true => managed.remove(&stack.name),
+                false => None,
+            };
             Listed {
                 name: stack.name.clone(),
                 created: stack.created,
-                managed: is_managed,
+                managed: its.is_some(),
+                has_group: its.is_some_and(|its| its.has_group),
                 stack: Some(stack),
             }
         })
         .collect();
-    listed.extend(managed.into_keys().map(|name| Listed {
+    listed.extend(managed.into_iter().map(|(name, each)| Listed {
         name,
         created: None,
         managed: true,
+        has_group: each.has_group,
         stack: None,
     }));
     listed.sort_by(|one, other| one.name.cmp(&other.name));
@@ -123,8 +132,8 @@ async fn tables(aws: &Aws) -> Result<BTreeMap<String, Managed>> {
     Ok(found)
 }
 
-/// The clusters whose groups there are. The tagging service lags behind; Auto Scaling does not.
-async fn groups(aws: &Aws) -> Result<Vec<String>> {
+/// The clusters whose groups there are, and whether no destroy has begun to take the group apart. The tagging service lags behind; Auto Scaling does not.
+async fn groups(aws: &Aws) -> Result<Vec<(String, bool)>> {
     let ours = Filter::builder()
         .name(format!("tag:{MANAGED_TAG}"))
         .values("true")
@@ -149,7 +158,7 @@ async fn groups(aws: &Aws) -> Result<Vec<String>> {
             found.extend(
                 cluster
                     .filter(|cluster| group.auto_scaling_group_name() == Some(&cluster.backends()))
-                    .map(|cluster| cluster.name),
+                    .map(|cluster| (cluster.name, !tags.contains_key(DESTROYING_TAG))),
             );
         }
     }
@@ -280,7 +289,14 @@ mod tests {
         let managed = managed.map(|(name, stack_id)| {
             let tag = stack_id.map(|id| (STACK_TAG.to_owned(), id.to_owned()));
             let tags = tag.into_iter().collect();
-            (name.to_owned(), Managed::of_table(&tags))
+            let has_group = name != "blanked";
+            (
+                name.to_owned(),
+                Managed {
+                    has_group,
+                    ..Managed::of_table(&tags)
+                },
+            )
         });
         let stacks = [
             "blanked",
@@ -294,20 +310,25 @@ mod tests {
         let listed = listed(stacks.into(), managed.into());
         let shown: Vec<_> = listed
             .iter()
-            .map(|each| (each.name.as_str(), each.managed, each.stack.is_some()))
+            .map(|each| {
+                let Listed {
+                    managed, has_group, ..
+                } = *each;
+                (each.name.as_str(), managed, has_group, each.stack.is_some())
+            })
             .collect();
         assert_eq!(
             shown,
             [
-                ("blanked", true, true),
-                ("blanked-without-stack", true, false),
-                ("free", false, true),
-                ("from-another", false, true),
-                ("from-another", true, false),
-                ("from-ids", false, true),
-                ("from-ids", true, false),
-                ("from-stack", true, true),
-                ("untagged", true, true),
+                ("blanked", true, false, true),
+                ("blanked-without-stack", true, true, false),
+                ("free", false, false, true),
+                ("from-another", false, false, true),
+                ("from-another", true, true, false),
+                ("from-ids", false, false, true),
+                ("from-ids", true, true, false),
+                ("from-stack", true, true, true),
+                ("untagged", true, true, true),
             ]
         );
     }
