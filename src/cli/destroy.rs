@@ -92,9 +92,9 @@ impl Destroy {
         };
         let name = &self.name.name;
         let region = session.region().to_owned();
-        let doing = format!("destroying cluster {name}");
+        let looking = format!("looking at what there is of cluster {name}");
         let (found, account) = session
-            .look(&doing, Purpose::Remove, async |aws| {
+            .look(&looking, Purpose::Remove, async |aws| {
                 let found = look(aws, &request).await?;
                 Ok((found, aws.identity().await?.account.clone()))
             })
@@ -112,6 +112,7 @@ impl Destroy {
             Confirmed::without_asking()
         };
         let is_found = found.is_some();
+        let doing = format!("destroying cluster {name}");
         let (destroyed, report) = session
             .run(&doing, Purpose::Remove, async |aws| match found {
                 Some(found) => take_down(aws, &request, found, &confirmed).await,

@@ -21,7 +21,8 @@ pub fn transient(input: &Value) -> Diagnostic {
     let error_message = if lines.is_empty() {
         "this run reported transient errors without saying which".to_owned()
     } else {
-        format!("{} transient errors: {}", lines.len(), lines.join("; "))
+        let noun = if lines.len() == 1 { "error" } else { "errors" };
+        format!("{} transient {noun}: {}", lines.len(), lines.join("; "))
     };
     Diagnostic {
         error_type: "TransientErrors".to_owned(),
@@ -36,11 +37,14 @@ mod tests {
 
     #[test]
     fn says_every_error() {
-        let failure =
-            transient(&json!({"TransientErrors": ["IO is stopped", "one backend is down"]}));
+        let said = |errors: Value| transient(&json!({"TransientErrors": errors})).error_message;
         assert_eq!(
-            failure.error_message,
+            said(json!(["IO is stopped", "one backend is down"])),
             "2 transient errors: IO is stopped; one backend is down"
+        );
+        assert_eq!(
+            said(json!(["IO is stopped"])),
+            "1 transient error: IO is stopped"
         );
     }
 
