@@ -343,7 +343,8 @@ def inline_policies(_call: Call, params: dict[str, Any]) -> None:
     """All inline policies of a role together."""
     from moto.iam.models import iam_backends
 
-    roles = iam_backends[ACCOUNT]["aws"].roles.values()
+    # A copy: other calls make roles meanwhile.
+    roles = list(iam_backends[ACCOUNT]["aws"].roles.values())
     documents = {params["PolicyName"]: params["PolicyDocument"]}
     for role in roles:
         if role.name == params["RoleName"]:

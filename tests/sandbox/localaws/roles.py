@@ -35,7 +35,8 @@ def name_of(role_arn: str) -> str:
 def _role(name: str) -> Any:
     from moto.iam.models import iam_backends
 
-    for role in iam_backends[ACCOUNT]["aws"].roles.values():
+    # A copy: other calls make roles meanwhile.
+    for role in list(iam_backends[ACCOUNT]["aws"].roles.values()):
         if role.name == name:
             return role
     return None
@@ -416,7 +417,7 @@ def _group(call: Call, context: Context) -> list[Target]:
         name = next(
             (
                 group.name
-                for group in groups.values()
+                for group in list(groups.values())
                 for state in group.instance_states
                 if state.instance.id == member
             ),
