@@ -133,14 +133,7 @@ pub async fn ensure<R: Resource>(
     let mut found = found.into_iter();
     let kept = found.next();
     for extra in found {
-        let name = R::row_name(wanted.name(), &extra);
-        owned::<R>(cluster, &name, &extra)?;
-        aws.run
-            .step(
-                Row::new(R::KIND, name, Action::Delete),
-                R::delete(aws, extra),
-            )
-            .await?;
+        remove_extra::<R>(aws, cluster, wanted.name(), extra).await?;
     }
     let Some(kept) = kept else {
         let name = match aws.run.is_plan() {
@@ -173,6 +166,23 @@ pub async fn ensure<R: Resource>(
         .step(row, wanted.update(aws, kept, &changes))
         .await?;
     Ok(updated.map_or(Known::AfterApply, Known::Value))
+}
+
+/// Removes one of several of a name, if it is this cluster's.
+///
+/// # Errors
+/// [`NotOurs`]; AWS's failures.
+pub async fn remove_extra<R: Resource>(
+    aws: &Aws,
+    cluster: &Cluster,
+    name: &str,
+    extra: R::Observed,
+) -> Result<()> {
+    let name = R::row_name(name, &extra);
+    owned::<R>(cluster, &name, &extra)?;
+    let row = Row::new(R::KIND, name, Action::Delete);
+    aws.run.step(row, R::delete(aws, extra)).await?;
+    Ok(())
 }
 
 /// Creates; what an earlier, unanswered try of the same call has made is taken instead of making another.

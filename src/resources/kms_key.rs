@@ -11,8 +11,8 @@ use crate::aws::error::Effect;
 use crate::aws::retry::retry_while;
 use crate::aws::{Answer, Aws, AwsError, once};
 use crate::cluster::names::{CLUSTER_TAG, Cluster};
-use crate::resource::{Diff, NotOurs, Resource, Settle, Tags, touches};
-use crate::run::{Action, Change, Kind, Row};
+use crate::resource::{Diff, NotOurs, Resource, Settle, Tags, remove_extra, touches};
+use crate::run::{Change, Kind};
 
 /// The shortest that AWS allows.
 pub const DELETION_WINDOW_DAYS: i32 = 7;
@@ -275,9 +275,7 @@ pub async fn remove_surplus(aws: &Aws, cluster: &Cluster, surplus: Vec<Observed>
     let in_use = table::key_arn_of(aws, &cluster.base()).await?;
     for key in surplus {
         if in_use.as_ref() != Some(&key.arn) {
-            let name = KmsKey::row_name(&cluster.kms_alias(), &key);
-            let row = Row::new(Kind::KmsKey, name, Action::Delete);
-            aws.run.step(row, KmsKey::delete(aws, key)).await?;
+            remove_extra::<KmsKey>(aws, cluster, &cluster.kms_alias(), key).await?;
         }
     }
     Ok(())
